@@ -1,0 +1,1 @@
+//! The gang inside one process.

@@ -1,0 +1,14 @@
+//! A session: tables, functions, options and the way to run a script.
+
+/// placeholder until the session lands
+#[derive(Debug, Clone)]
+pub struct Session {
+    context: datafusion::prelude::SessionContext,
+}
+
+impl Session {
+    /// The query engine's own context: tables, functions, configuration.
+    pub fn context(&self) -> &datafusion::prelude::SessionContext {
+        &self.context
+    }
+}
