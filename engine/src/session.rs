@@ -1,7 +1,7 @@
 //! A session: tables, functions, options and the way to run a script.
 
 /// placeholder until the session lands
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Session {
     context: datafusion::prelude::SessionContext,
 }
