@@ -1,1 +1,6 @@
-fn main() {}
+//! Gristmill's integration tests: one binary, its modules in the order of the story. First the tree (who may know whom),
+//! then SQL, then models, then whole jobs through the real binary, then everything that can go wrong.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod layering;
