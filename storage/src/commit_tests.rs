@@ -1,0 +1,305 @@
+//! The commit protocol as its users see it: what is listed before, during and after.
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+
+use super::*;
+use crate::glob::expand;
+
+/// Makes two tests of each check: on disk and in memory.
+macro_rules! on_both {
+    ($($name:ident),+ $(,)?) => {
+        mod local {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $name() {
+                let directory = tempfile::tempdir().unwrap();
+                let root = crate::Location::parse(&format!("{}/", directory.path().display())).unwrap();
+                super::$name(crate::Stores::new(), root).await;
+            })+
+        }
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $name() {
+                super::$name(crate::Stores::new(), crate::Location::parse("memory://m/base/").unwrap()).await;
+            })+
+        }
+    };
+}
+#[allow(unused_imports, reason = "for the tests of other modules")]
+pub(crate) use on_both;
+
+on_both!(
+    modes,
+    abort_leaves_nothing,
+    leftovers_of_the_dead_not_of_the_living,
+    foreign_files_are_shown_until_a_manifest_says_otherwise,
+    one_file,
+    refusals,
+    a_damaged_table_is_not_read,
+    ten_appends_at_once_lose_nothing,
+    of_ten_that_want_to_be_the_only_one_one_wins,
+    readers_see_old_or_new,
+);
+
+pub(crate) async fn write(commit: &Commit, stores: &Stores, relative: &str, text: &str) -> WrittenFile {
+    let path = commit.staging_path(0, relative, "csv");
+    stores.put_atomic(&path, Bytes::from(text.to_string())).await.unwrap();
+    let (rows, bytes) = (text.lines().count() as u64, text.len() as u64);
+    WrittenFile { path, relative: relative.into(), rows, bytes, sha256: None }
+}
+
+/// Commits files given as (partition, content).
+pub(crate) async fn commit(
+    stores: &Stores,
+    table: &Location,
+    mode: CommitMode,
+    files: &[(&str, &str)],
+) -> Result<Committed> {
+    let commit = Commit::begin(stores, table, mode).await?;
+    let mut written = vec![];
+    for (relative, text) in files {
+        written.push(write(&commit, stores, relative, text).await);
+    }
+    commit.publish(written).await
+}
+
+/// The visible contents, sorted, each with its partition: `month=1:text`.
+pub(crate) async fn contents(stores: &Stores, at: &Location) -> Result<Vec<String>> {
+    let mut found = vec![];
+    for file in expand(stores, at).await? {
+        let text = String::from_utf8(stores.get(&file.location).await?.to_vec()).unwrap();
+        let below = relative(at.path(), &file.meta.location);
+        found.push(format!("{}:{text}", directory_of(below)));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Every object below, hidden ones included, as relative names.
+pub(crate) async fn raw_names(stores: &Stores, at: &Location) -> Vec<String> {
+    let (store, path) = stores.open(at).unwrap();
+    let listed: Vec<_> = store.list(Some(&path)).try_collect().await.unwrap();
+    let mut names: Vec<String> = listed.iter().map(|meta| relative(&path, &meta.location).to_string()).collect();
+    names.sort();
+    names
+}
+
+async fn modes(stores: Stores, root: Location) {
+    let table = root.join("t/");
+    let done = commit(&stores, &table, CommitMode::ErrorIfExists, &[("m=1", "a"), ("m=2", "b")]).await.unwrap();
+    assert_eq!((done.version, done.files, done.rows, done.bytes), (1, 2, 2, 2));
+    assert_eq!(contents(&stores, &table).await.unwrap(), ["m=1:a", "m=2:b"]);
+    commit(&stores, &table, CommitMode::Append, &[("m=2", "c")]).await.unwrap();
+    assert_eq!(contents(&stores, &table).await.unwrap(), ["m=1:a", "m=2:b", "m=2:c"]);
+    commit(&stores, &table, CommitMode::OverwritePartitions, &[("m=2", "d"), ("m=3", "e")]).await.unwrap();
+    assert_eq!(contents(&stores, &table).await.unwrap(), ["m=1:a", "m=2:d", "m=3:e"]);
+    assert_eq!(contents(&stores, &table.join("m=2/")).await.unwrap(), [":d"], "a partition is governed by its table");
+    let error = commit(&stores, &table, CommitMode::ErrorIfExists, &[("", "x")]).await.unwrap_err();
+    assert!(matches!(error, Error::Exists { .. }), "{error}");
+    assert!(error.to_string().contains("exists already (3 files, the first is m=1/part-00000-"), "{error}");
+    let done = commit(&stores, &table, CommitMode::Overwrite, &[("m=9", "z")]).await.unwrap();
+    assert_eq!(done.version, 4);
+    assert_eq!(contents(&stores, &table).await.unwrap(), ["m=9:z"]);
+    let names = raw_names(&stores, &table).await;
+    let expected = [
+        "_SUCCESS",
+        "_gristmill/manifest-0000000000.json",
+        "_gristmill/manifest-0000000001.json",
+        "_gristmill/manifest-0000000002.json",
+        "_gristmill/manifest-0000000003.json",
+        "_gristmill/manifest-0000000004.json",
+        relative(table.path(), done.paths[0].path()),
+    ];
+    assert_eq!(names, expected, "replaced files, staging and leases are gone");
+    if let Some(path) = table.local_path() {
+        let directories = std::fs::read_dir(path).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).count();
+        assert_eq!(directories, 2, "_gristmill and m=9: empty partitions are removed");
+    }
+}
+
+async fn abort_leaves_nothing(stores: Stores, root: Location) {
+    let table = root.join("x/t/");
+    for drop_it in [true, false] {
+        let commit = Commit::begin(&stores, &table, CommitMode::Append).await.unwrap();
+        write(&commit, &stores, "m=1", "a").await;
+        assert!(!raw_names(&stores, &root).await.is_empty());
+        if drop_it {
+            drop(commit)
+        } else {
+            commit.abort().await.unwrap()
+        }
+        assert_eq!(raw_names(&stores, &root).await, Vec::<String>::new());
+        if let Some(path) = root.local_path() {
+            assert_eq!(std::fs::read_dir(path).unwrap().count(), 0, "directories made for it are gone");
+        }
+    }
+}
+
+async fn leftovers_of_the_dead_not_of_the_living(stores: Stores, root: Location) {
+    let table = root.join("t/");
+    commit(&stores, &table, CommitMode::Append, &[("", "a")]).await.unwrap();
+    let mut dead = Commit::begin(&stores, &table, CommitMode::Append).await.unwrap();
+    let living = Commit::begin(&stores, &table, CommitMode::Append).await.unwrap();
+    write(&dead, &stores, "", "dead").await;
+    let file = write(&living, &stores, "", "living").await;
+    // As after a kill: the lock is free, the files are there.
+    dead.leave_to_next();
+    let dead_id = dead.id().to_string();
+    drop(dead);
+    assert!(raw_names(&stores, &table).await.iter().any(|name| name.contains(&dead_id)));
+    commit(&stores, &table, CommitMode::Append, &[("", "b")]).await.unwrap();
+    assert!(!raw_names(&stores, &table).await.iter().any(|name| name.contains(&dead_id)));
+    living.publish(vec![file]).await.unwrap();
+    assert_eq!(contents(&stores, &table).await.unwrap(), [":a", ":b", ":living"]);
+}
+
+async fn foreign_files_are_shown_until_a_manifest_says_otherwise(stores: Stores, root: Location) {
+    let table = root.join("t/");
+    for (name, text) in
+        [("old.csv", "o"), ("_hidden.csv", "h"), ("m=1/.x.csv", "h"), ("_d/x.csv", "h"), ("_m=1/p.csv", "p")]
+    {
+        stores.put_atomic(&table.join(name), Bytes::from(text)).await.unwrap();
+    }
+    assert_eq!(contents(&stores, &table).await.unwrap(), [":o", "_m=1:p"]);
+    commit(&stores, &table, CommitMode::Append, &[("", "new")]).await.unwrap();
+    assert_eq!(contents(&stores, &table).await.unwrap(), [":new", ":o", "_m=1:p"]);
+    stores.put_atomic(&table.join("later.csv"), Bytes::from("later")).await.unwrap();
+    assert_eq!(contents(&stores, &table).await.unwrap(), [":new", ":o", "_m=1:p"], "not committed");
+    assert_eq!(contents(&stores, &root).await.unwrap(), ["t/_m=1:p", "t:new", "t:o"], "seen from above, too");
+    commit(&stores, &table, CommitMode::Overwrite, &[]).await.unwrap();
+    assert_eq!(contents(&stores, &table).await.unwrap(), Vec::<String>::new());
+    assert_eq!(stores.get(&table.join("later.csv")).await.unwrap(), "later", "what was never in the table stays");
+    assert!(matches!(stores.get(&table.join("old.csv")).await, Err(Error::NotFound { .. })));
+}
+
+async fn one_file(stores: Stores, root: Location) {
+    let target = root.join("out/scored.csv");
+    let begun = Commit::begin(&stores, &target, CommitMode::ErrorIfExists).await.unwrap();
+    assert!(begun.is_single_file());
+    let late = Commit::begin(&stores, &target, CommitMode::ErrorIfExists).await.unwrap();
+    let late_file = write(&late, &stores, "", "late").await;
+    let file = write(&begun, &stores, "", "first").await;
+    begun.publish(vec![file]).await.unwrap();
+    let error = late.publish(vec![late_file]).await.unwrap_err();
+    assert!(matches!(error, Error::Conflict { .. }), "{error}");
+    assert_eq!(contents(&stores, &target).await.unwrap(), [":first"]);
+    let error = Commit::begin(&stores, &target, CommitMode::ErrorIfExists).await.unwrap_err();
+    assert!(error.to_string().ends_with("scored.csv: exists already (5 bytes); MODE OVERWRITE replaces it"), "{error}");
+    assert!(Commit::begin(&stores, &target, CommitMode::Append).await.is_err());
+    commit(&stores, &target, CommitMode::Overwrite, &[("", "second")]).await.unwrap();
+    assert_eq!(raw_names(&stores, &root).await, ["out/scored.csv"]);
+    assert_eq!(contents(&stores, &target).await.unwrap(), [":second"]);
+    if let Some(path) = root.join("out").local_path() {
+        assert_eq!(std::fs::read_dir(path).unwrap().count(), 1, "no _gristmill is left beside a single file");
+    }
+    let two = Commit::begin(&stores, &target, CommitMode::Overwrite).await.unwrap();
+    let files = vec![write(&two, &stores, "", "a").await, write(&two, &stores, "", "b").await];
+    assert!(two.publish(files).await.unwrap_err().to_string().contains("is one file, and 2 were written"));
+}
+
+async fn refusals(stores: Stores, root: Location) {
+    let home = root.join("home/");
+    stores.put_atomic(&home.join("letters/mother.doc"), Bytes::from("x")).await.unwrap();
+    let error = Commit::begin(&stores, &home, CommitMode::Overwrite).await.unwrap_err();
+    assert!(error.to_string().contains("holds letters/mother.doc, which is no data file"), "{error}");
+    let error = Commit::begin(&stores, &home.join("letters/mother.doc/"), CommitMode::Append).await.unwrap_err();
+    assert!(error.to_string().contains("is a file, and a table needs a directory"), "{error}");
+    let error = Commit::begin(&stores, &home.join("*.csv"), CommitMode::Append).await.unwrap_err();
+    assert!(error.to_string().contains("a place to write to has no *"), "{error}");
+    commit(&stores, &root.join("t/"), CommitMode::Append, &[("", "a")]).await.unwrap();
+    let error = Commit::begin(&stores, &root.join("t/extra.csv"), CommitMode::Overwrite).await.unwrap_err();
+    assert!(error.to_string().contains("is in the directory of the table"), "{error}");
+    let error = commit(&stores, &root.join("t/"), CommitMode::Append, &[("_x", "a")]).await.unwrap_err();
+    assert!(error.to_string().contains("would be hidden"), "{error}");
+    let begun = Commit::begin(&stores, &root.join("t/"), CommitMode::Append).await.unwrap();
+    let mut file = write(&begun, &stores, "", "a").await;
+    file.path = begun.staging_path(1, "", "csv");
+    let error = begun.publish(vec![file]).await.unwrap_err();
+    assert!(matches!(error, Error::NotFound { .. }), "{error}");
+    assert_eq!(contents(&stores, &root.join("t/")).await.unwrap(), [":a"]);
+}
+
+async fn a_damaged_table_is_not_read(stores: Stores, root: Location) {
+    let table = root.join("t/");
+    let done = commit(&stores, &table, CommitMode::Append, &[("", "abc")]).await.unwrap();
+    stores.put_atomic(&done.paths[0], Bytes::from("ab")).await.unwrap();
+    let error = expand(&stores, &table).await.unwrap_err();
+    assert!(error.to_string().contains("has 2 bytes, its table's manifest says 3"), "{error}");
+    stores.delete_prefix(&done.paths[0]).await.unwrap();
+    let error = expand(&stores, &table).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Damaged { reason, .. } if reason.contains("is missing, although version 1")),
+        "{error}"
+    );
+    let manifest = table.join("_gristmill/manifest-0000000001.json");
+    let mut bytes = stores.get(&manifest).await.unwrap().to_vec();
+    let at = bytes.windows(7).position(|w| w == b"version").unwrap() + 10;
+    bytes[at] ^= 1;
+    stores.put_atomic(&manifest, bytes.into()).await.unwrap();
+    let error = expand(&stores, &table).await.unwrap_err();
+    assert!(error.to_string().contains("manifest-0000000001.json: is damaged"), "{error}");
+}
+
+async fn ten_appends_at_once_lose_nothing(stores: Stores, root: Location) {
+    let table = root.join("t/");
+    let texts: Vec<String> = (0..10).map(|i| format!("row{i}")).collect();
+    let mut running = tokio::task::JoinSet::new();
+    for text in texts.clone() {
+        let (stores, table) = (stores.clone(), table.clone());
+        running.spawn(
+            async move { commit(&stores, &table, CommitMode::Append, &[("m=1", &text)]).await.unwrap().version },
+        );
+    }
+    let mut versions = running.join_all().await;
+    versions.sort();
+    assert_eq!(versions, (1..=10).collect::<Vec<u64>>());
+    let expected: Vec<String> = texts.iter().map(|text| format!("m=1:{text}")).collect();
+    assert_eq!(contents(&stores, &table).await.unwrap(), expected);
+}
+
+async fn of_ten_that_want_to_be_the_only_one_one_wins(stores: Stores, root: Location) {
+    let table = root.join("t/");
+    let mut begun = vec![];
+    for _ in 0..10 {
+        begun.push(Commit::begin(&stores, &table, CommitMode::ErrorIfExists).await.unwrap());
+    }
+    let mut running = tokio::task::JoinSet::new();
+    for (i, commit) in begun.into_iter().enumerate() {
+        let file = write(&commit, &stores, "", &i.to_string()).await;
+        running.spawn(async move { commit.publish(vec![file]).await });
+    }
+    let results = running.join_all().await;
+    assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 1);
+    assert!(results.iter().flat_map(|r| r.as_ref().err()).all(|e| matches!(e, Error::Conflict { .. })));
+    assert_eq!(contents(&stores, &table).await.unwrap().len(), 1);
+    assert_eq!(
+        raw_names(&stores, &table).await.iter().filter(|n| n.ends_with(".csv")).count(),
+        1,
+        "losers leave nothing"
+    );
+}
+
+async fn readers_see_old_or_new(stores: Stores, root: Location) {
+    let table = root.join("t/");
+    commit(&stores, &table, CommitMode::Append, &[("m=1", "0"), ("m=2", "0"), ("m=3", "0")]).await.unwrap();
+    let writer = {
+        let (stores, table) = (stores.clone(), table.clone());
+        tokio::spawn(async move {
+            for i in 1..30 {
+                let text = i.to_string();
+                let files = [("m=1", text.as_str()), ("m=2", &text), ("m=3", &text)];
+                commit(&stores, &table, CommitMode::Overwrite, &files).await.unwrap();
+            }
+        })
+    };
+    let mut seen = 0;
+    while !writer.is_finished() {
+        let found = expand(&stores, &table).await.unwrap();
+        let commits: HashSet<String> =
+            found.iter().map(|f| f.location.file_name().unwrap().split('-').nth(2).unwrap().to_string()).collect();
+        assert_eq!((found.len(), commits.len()), (3, 1), "one commit's files, all of them: {found:?}");
+        seen += 1;
+    }
+    writer.await.unwrap();
+    assert!(seen > 0);
+}

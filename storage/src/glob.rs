@@ -1,0 +1,240 @@
+//! Which files a name means: one file, everything visible below a directory, or what matches a glob.
+//!
+//! In a glob `*` and `?` stay within one name, `[a-c]` is a set, `**` crosses directories and `{a,b}` is either. Hidden
+//! names and uncommitted files are never found (see `committed.rs`); the result is sorted by path, so it does not
+//! depend on the order in which a store lists.
+
+use std::time::SystemTime;
+
+use ::glob::{MatchOptions, Pattern};
+use object_store::ObjectMeta;
+use object_store::path::Path;
+
+use crate::committed::{self, relative};
+use crate::directory::Directory;
+use crate::error::{Error, Result};
+use crate::location::{Location, has_glob};
+use crate::manifest;
+use crate::store::Stores;
+
+/// A file that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundFile {
+    /// Where.
+    pub location: Location,
+    /// Bytes.
+    pub size: u64,
+    /// As the store says.
+    pub last_modified: SystemTime,
+    /// The store's own record of it.
+    pub meta: ObjectMeta,
+}
+
+impl FoundFile {
+    fn new(at: &Location, meta: ObjectMeta) -> Self {
+        let location = at.at_path(meta.location.as_ref());
+        Self { location, size: meta.size, last_modified: meta.last_modified.into(), meta }
+    }
+}
+
+/// A `*` does not cross a `/`; hidden names were left out before.
+const MATCHING: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
+
+/// The files that `location` means, sorted by path. An empty list only for a table that was committed empty.
+///
+/// # Errors
+/// [`Error::NotFound`] naming the path, with the nearest name in its directory; [`Error::Location`] for a glob that is
+/// none; the store's.
+pub async fn expand(stores: &Stores, location: &Location) -> Result<Vec<FoundFile>> {
+    // A file may really be called `a[1].csv`.
+    let here = Directory::open(stores, location)?;
+    if !location.is_directory_like()
+        && let Some(meta) = here.as_object().await?
+    {
+        return Ok(vec![FoundFile::new(location, meta)]);
+    }
+    if location.is_glob() { matching(stores, location).await } else { below(stores, location, &here).await }
+}
+
+async fn below(stores: &Stores, location: &Location, here: &Directory) -> Result<Vec<FoundFile>> {
+    let found = visible(stores, location, location.path()).await?;
+    if !found.is_empty() || is_committed(here).await? {
+        return Ok(found);
+    }
+    if location.is_directory_like() && here.as_object().await?.is_some() {
+        return Err(Error::not_found(location, "is a file, not a directory: write it without the / at its end"));
+    }
+    if !exists(here).await? {
+        return Err(missing(location, here).await);
+    }
+    Err(Error::not_found(location, nothing_visible(location, here).await?))
+}
+
+/// Whether the directory itself holds a manifest: then no files is a fact and not a mistake.
+async fn is_committed(here: &Directory) -> Result<bool> {
+    let newest = manifest::newest(here.store(), here.path()).await;
+    Ok(newest.map_err(|e| Error::at(&here.location, e))?.is_some())
+}
+
+async fn exists(here: &Directory) -> Result<bool> {
+    if let Some(path) = here.location.local_path() {
+        return Ok(path.exists());
+    }
+    let entries = here.entries().await?;
+    Ok(!entries.files.is_empty() || !entries.directories.is_empty())
+}
+
+async fn nothing_visible(location: &Location, here: &Directory) -> Result<String> {
+    let table = committed::table_of(here.store(), here.path()).await.map_err(|e| Error::at(location, e))?;
+    if let Some((table, manifest)) = table {
+        let table = location.at_path(&format!("{table}/"));
+        let version = manifest.version;
+        return Ok(format!("has no files that the table {table} (version {version}) names"));
+    }
+    let entries = here.entries().await?;
+    Ok(if entries.files.is_empty() && entries.directories.is_empty() {
+        "is an empty directory".into()
+    } else {
+        "has no visible files (names that begin with _ or . are hidden)".into()
+    })
+}
+
+async fn visible(stores: &Stores, at: &Location, prefix: &Path) -> Result<Vec<FoundFile>> {
+    let (store, _) = stores.open(at)?;
+    let found = committed::visible(&store, prefix).await.map_err(|e| Error::at(at, e))?;
+    Ok(found.into_iter().map(|meta| FoundFile::new(at, meta)).collect())
+}
+
+async fn matching(stores: &Stores, location: &Location) -> Result<Vec<FoundFile>> {
+    let text = location.path().as_ref();
+    let fixed: Vec<&str> = text.split('/').take_while(|name| !has_glob(name)).collect();
+    let base = location.at_path(&format!("{}/", fixed.join("/")));
+    let pattern = text.strip_prefix(&fixed.join("/")).unwrap_or(text).trim_start_matches('/');
+    let patterns = compiled(location, pattern)?;
+    let candidates = visible(stores, location, base.path()).await?;
+    let name = |file: &FoundFile| relative(base.path(), &file.meta.location).to_string();
+    let matches = |text: &str| patterns.iter().any(|pattern| pattern.matches_with(text, MATCHING));
+    let below_match = |text: &str| text.match_indices('/').any(|(at, _)| matches(&text[..at]));
+    let count = candidates.len();
+    let only_directories = candidates.iter().any(|file| below_match(&name(file)));
+    let found: Vec<FoundFile> = candidates.into_iter().filter(|file| matches(&name(file))).collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let here = Directory::open(stores, &base)?;
+    if !exists(&here).await? {
+        return Err(missing(&base, &here).await);
+    }
+    let reason = if only_directories {
+        "matches directories only: add /* or /** for the files in them".to_string()
+    } else {
+        format!("no file matches ({count} visible {} below {base})", if count == 1 { "file" } else { "files" })
+    };
+    Err(Error::not_found(location, reason))
+}
+
+fn compiled(location: &Location, pattern: &str) -> Result<Vec<Pattern>> {
+    braces(pattern)
+        .into_iter()
+        .map(|text| {
+            Pattern::new(&text).map_err(|e| Error::Location {
+                location: location.to_string(),
+                reason: format!("is no glob: {} at \"{text}\"", e.msg),
+            })
+        })
+        .collect()
+}
+
+/// `a{b,c{d,e}}` -> `ab`, `acd`, `ace`. A brace without its partner stands for itself.
+fn braces(pattern: &str) -> Vec<String> {
+    let Some((open, close)) = outermost_braces(pattern) else { return vec![pattern.to_string()] };
+    let (before, inside, after) = (&pattern[..open], &pattern[open + 1..close], &pattern[close + 1..]);
+    let rests = braces(after);
+    alternatives(inside)
+        .into_iter()
+        .flat_map(braces)
+        .flat_map(|choice| rests.iter().map(move |rest| format!("{before}{choice}{rest}")))
+        .collect()
+}
+
+fn outermost_braces(pattern: &str) -> Option<(usize, usize)> {
+    let open = pattern.find('{')?;
+    let mut depth = 0;
+    for (at, c) in pattern.char_indices().skip_while(|(at, _)| *at < open) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some((open, at));
+        }
+    }
+    None
+}
+
+/// Splits at commas that are in no inner brace.
+fn alternatives(inside: &str) -> Vec<&str> {
+    let mut depth = 0;
+    inside
+        .split(|c| {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            c == ',' && depth == 0
+        })
+        .collect()
+}
+
+/// Says how far the path exists and which name is near the missing one.
+async fn missing(location: &Location, here: &Directory) -> Error {
+    let plain = "no such file or directory";
+    let (Some(parent), Some(name)) = (location.parent(), location.file_name()) else {
+        return Error::not_found(location, plain);
+    };
+    let parent = here.elsewhere(&parent);
+    let Ok(entries) = parent.entries().await else { return Error::not_found(location, plain) };
+    if entries.files.is_empty() && entries.directories.is_empty() {
+        if parent.location.local_path().is_some_and(|path| !path.exists()) {
+            return Error::not_found(location, format!("{plain} (there is no directory {})", parent.location));
+        }
+        return Error::not_found(location, plain);
+    }
+    let lower = name.to_lowercase();
+    let near = entries
+        .files
+        .iter()
+        .chain(&entries.directories)
+        .filter(|other| !committed::is_hidden(other))
+        .map(|other| (strsim::damerau_levenshtein(&lower, &other.to_lowercase()), other))
+        .filter(|(distance, other)| *distance <= (other.chars().count().max(name.chars().count()) / 3).max(1))
+        .min();
+    match near {
+        Some((_, other)) => {
+            Error::not_found(location, format!("{plain}, did you mean {}?", parent.location.join(other)))
+        }
+        None => Error::not_found(location, plain),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn braces_expand() {
+        let cases = [
+            ("a", vec!["a"]),
+            ("a{b,c}d", vec!["abd", "acd"]),
+            ("{a,b{c,d}}/{e,f}", vec!["a/e", "a/f", "bc/e", "bc/f", "bd/e", "bd/f"]),
+            ("a{b", vec!["a{b"]),
+            ("{}x", vec!["x"]),
+        ];
+        for (pattern, expected) in cases {
+            assert_eq!(braces(pattern), expected, "{pattern}");
+        }
+    }
+}

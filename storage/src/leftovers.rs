@@ -1,0 +1,88 @@
+//! Cleaning up after writers that died.
+//!
+//! A commit leaves, while it works, a lease `<id>.lock` and a directory `staging-<id>` in the table's `_gristmill`. Before
+//! it gives files their final names it writes down what it is about to do, so that a later commit can finish or undo it
+//! without searching: of everything the plan mentions, whatever the newest manifest does not name goes. That one rule
+//! is right on both sides of the commit point: not published, the new files are not named and the old ones are;
+//! published, it is the other way round.
+
+use serde::{Deserialize, Serialize};
+
+use crate::directory::Directory;
+use crate::error::{Error, Result};
+use crate::lease::{Lease, lease_id, lease_name};
+use crate::manifest;
+use crate::sealed;
+use crate::store::Stores;
+
+const STAGING_PREFIX: &str = "staging-";
+const PLAN: &str = "plan.json";
+
+/// What a commit is about to do to the table's directory; paths are relative to the table.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// Names that staged files are about to get.
+    pub(crate) adds: Vec<String>,
+    /// Files that the new content no longer has.
+    pub(crate) removes: Vec<String>,
+}
+
+impl Plan {
+    /// Written to the staging directory before the first rename.
+    pub(crate) async fn write(&self, staging: &Directory) -> Result<()> {
+        staging.put(PLAN, sealed::seal(self)).await
+    }
+
+    async fn read(staging: &Directory) -> Result<Option<Self>> {
+        let Some(bytes) = staging.get(PLAN).await? else { return Ok(None) };
+        sealed::unseal(&bytes).map(Some).map_err(|reason| Error::damaged(staging.location.join(PLAN), reason))
+    }
+}
+
+/// `staging-<id>`
+pub(crate) fn staging_name(id: &str) -> String {
+    format!("{STAGING_PREFIX}{id}")
+}
+
+/// Removes what dead commits left in a table's directory. Living ones are not touched.
+pub(crate) async fn clean(stores: &Stores, table: &Directory) -> Result<()> {
+    let meta = table.child(manifest::META);
+    let entries = meta.entries().await?;
+    let staged = entries.directories.iter().filter_map(|name| name.strip_prefix(STAGING_PREFIX));
+    let mut ids: Vec<&str> = staged.chain(entries.files.iter().filter_map(|name| lease_id(name))).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    for id in ids {
+        if Lease::is_dead(stores, &meta, id).await? {
+            tracing::info!("{}: removing what an interrupted commit left", table.location);
+            finish(table, &meta, id).await?;
+        }
+    }
+    meta.remove_abandoned_temporaries().await
+}
+
+/// Finishes or undoes one commit that works no more.
+pub(crate) async fn finish(table: &Directory, meta: &Directory, id: &str) -> Result<()> {
+    let staging = meta.child(&staging_name(id));
+    if let Some(plan) = Plan::read(&staging).await? {
+        let newest = manifest::newest(table.store(), table.path()).await.map_err(|e| Error::at(&table.location, e))?;
+        // Without a manifest the removed files are somebody else's: a plan is only written once there is one.
+        let removes = if newest.is_some() { plan.removes } else { vec![] };
+        let named = |path: &String| newest.as_ref().is_some_and(|manifest| manifest.contains(path));
+        let gone: Vec<String> = plan.adds.into_iter().chain(removes).filter(|path| !named(path)).collect();
+        remove_files(table, gone).await?;
+    }
+    staging.remove_all().await?;
+    meta.delete([lease_name(id)]).await
+}
+
+/// Removes files of a table and the partition directories that become empty.
+pub(crate) async fn remove_files(table: &Directory, paths: Vec<String>) -> Result<()> {
+    table.delete(paths.iter().cloned()).await?;
+    for path in &paths {
+        if let Some((directory, _)) = path.rsplit_once('/') {
+            table.prune(directory);
+        }
+    }
+    Ok(())
+}

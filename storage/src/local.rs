@@ -1,0 +1,419 @@
+//! Durable files on this machine's disks.
+//!
+//! Reading and listing are `object_store`'s. Writing is ours, because a file that was reported as written must be there
+//! after a power cut: a temporary file in the target's directory, write, fsync, rename (or hard link, where an existing
+//! file must not be replaced), fsync of the directory. A file therefore appears whole under its name or not at all, a
+//! failed or dropped write leaves nothing, and a temporary file of a killed process can be told from one in use: its
+//! writer holds a lock on it, which the kernel drops with the process.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Write};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyMode, CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, RenameTargetMode, Result, UploadPart,
+};
+use uuid::Uuid;
+
+use crate::error::io_kind;
+use crate::fault;
+
+/// Temporary files are `.gristmill-<uuid>.tmp` beside their target: hidden from readers, on the same file system.
+const TEMPORARY_PREFIX: &str = ".gristmill-";
+const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// Whether a name is one that this store gives to files in the making.
+pub(crate) fn is_temporary(name: &str) -> bool {
+    name.starts_with(TEMPORARY_PREFIX) && name.ends_with(TEMPORARY_SUFFIX)
+}
+
+/// The root of this machine's file system as an object store, with durable writes.
+#[derive(Debug)]
+pub(crate) struct LocalStore {
+    files: LocalFileSystem,
+}
+
+/// What failed on which file, in words; the object store's own errors do not always name the path.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing} {path}: {source}", path = path.display())]
+struct LocalError {
+    doing: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn failed(doing: &'static str, path: &FsPath, source: io::Error) -> object_store::Error {
+    let kind = source.kind();
+    let name = path.display().to_string();
+    let error = Box::new(LocalError { doing, path: path.to_path_buf(), source });
+    match kind {
+        ErrorKind::NotFound => object_store::Error::NotFound { path: name, source: error },
+        ErrorKind::AlreadyExists => object_store::Error::AlreadyExists { path: name, source: error },
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            object_store::Error::PermissionDenied { path: name, source: error }
+        }
+        _ => object_store::Error::Generic { store: "local", source: error },
+    }
+}
+
+/// `object_store` reports a refused open as a generic error; callers want to know the kind.
+fn refused(error: object_store::Error, path: &Path) -> object_store::Error {
+    match error {
+        object_store::Error::Generic { source, .. }
+            if io_kind(source.as_ref()) == Some(ErrorKind::PermissionDenied) =>
+        {
+            object_store::Error::PermissionDenied { path: format!("/{path}"), source }
+        }
+        other => other,
+    }
+}
+
+impl LocalStore {
+    pub(crate) fn new() -> Self {
+        Self { files: LocalFileSystem::new() }
+    }
+
+    fn target(&self, location: &Path) -> Result<PathBuf> {
+        self.files.path_to_filesystem(location)
+    }
+}
+
+impl std::fmt::Display for LocalStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("local files")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for LocalStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        if matches!(opts.mode, PutMode::Update(_)) || !opts.attributes.is_empty() {
+            return Err(object_store::Error::NotImplemented {
+                operation: "put with an update condition or attributes".into(),
+                implementer: self.to_string(),
+            });
+        }
+        let target = self.target(location)?;
+        let create = opts.mode == PutMode::Create;
+        blocking(move || {
+            let mut temporary = Temporary::create(&target)?;
+            for piece in &payload {
+                temporary.append(piece)?;
+            }
+            temporary.publish(create)
+        })
+        .await
+    }
+
+    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        if !opts.attributes.is_empty() {
+            return Err(object_store::Error::NotImplemented {
+                operation: "multipart put with attributes".into(),
+                implementer: self.to_string(),
+            });
+        }
+        let target = self.target(location)?;
+        let temporary = blocking(move || Temporary::create(&target)).await?;
+        Ok(Box::new(Upload { state: Some(Arc::new(temporary)), offset: 0, broken: Arc::new(AtomicBool::new(false)) }))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.files.get_opts(location, options).await.map_err(|e| refused(e, location))
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.files.get_ranges(location, ranges).await.map_err(|e| refused(e, location))
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.files.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let at = prefix.cloned().unwrap_or_default();
+        self.files.list(prefix).map_err(move |e| refused(e, &at)).boxed()
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        let at = prefix.cloned().unwrap_or_default();
+        self.files.list_with_offset(prefix, offset).map_err(move |e| refused(e, &at)).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let at = prefix.cloned().unwrap_or_default();
+        self.files.list_with_delimiter(prefix).await.map_err(|e| refused(e, &at))
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        let (source, target) = (self.target(from)?, self.target(to)?);
+        blocking(move || copy_file(&source, &target, options.mode == CopyMode::Create)).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        let (source, target) = (self.target(from)?, self.target(to)?);
+        let create = options.target_mode == RenameTargetMode::Create;
+        blocking(move || {
+            create_parents(&target)?;
+            let linked = if create { std::fs::hard_link(&source, &target) } else { std::fs::rename(&source, &target) };
+            match linked {
+                Ok(()) => sync_directory(&target)?,
+                Err(e) if e.kind() == ErrorKind::CrossesDevices => copy_file(&source, &target, create)?,
+                Err(e) => {
+                    let at = if e.kind() == ErrorKind::NotFound { &source } else { &target };
+                    return Err(failed("rename to", at, e));
+                }
+            }
+            // After a plain rename the source is gone already.
+            match std::fs::remove_file(&source) {
+                Err(e) if e.kind() != ErrorKind::NotFound => Err(failed("remove", &source, e)),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+}
+
+/// A copy has its own bytes: a hard link would let a later writer in place change both.
+fn copy_file(source: &FsPath, target: &FsPath, create: bool) -> Result<()> {
+    let mut from = File::open(source).map_err(|e| failed("open", source, e))?;
+    if from.metadata().is_ok_and(|meta| meta.is_dir()) {
+        return Err(failed("copy", source, io::Error::new(ErrorKind::NotFound, "is a directory")));
+    }
+    let temporary = Temporary::create(target)?;
+    io::copy(&mut from, &mut &temporary.file).map_err(|e| failed("write", target, e))?;
+    temporary.publish(create).map(|_| ())
+}
+
+/// A file in the making. Dropped unpublished, it is removed.
+#[derive(Debug)]
+struct Temporary {
+    file: File,
+    path: PathBuf,
+    target: PathBuf,
+    published: bool,
+}
+
+impl Temporary {
+    /// Opens and locks a new file beside `target`, making missing directories.
+    fn create(target: &FsPath) -> Result<Self> {
+        let directory = target.parent().ok_or_else(|| {
+            failed("write", target, io::Error::new(ErrorKind::InvalidInput, "the root directory is no file"))
+        })?;
+        if target.is_dir() {
+            return Err(failed("write", target, io::Error::from(ErrorKind::IsADirectory)));
+        }
+        loop {
+            let name = format!("{TEMPORARY_PREFIX}{}{TEMPORARY_SUFFIX}", Uuid::new_v4().simple());
+            let path = directory.join(name);
+            match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
+                Ok(file) => {
+                    fault::point("local.temporary_open");
+                    if hold(&file) {
+                        return Ok(Self { file, path, target: target.to_path_buf(), published: false });
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => create_parents(target)?,
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(failed("create a file beside", target, e)),
+            }
+        }
+    }
+
+    fn append(&mut self, piece: &[u8]) -> Result<()> {
+        fault::write(piece.len())
+            .and_then(|()| self.file.write_all(piece))
+            .map_err(|e| failed("write", &self.target, e))
+    }
+
+    /// Part of a multipart upload: any order, no lock.
+    fn write_at(&self, offset: u64, payload: &PutPayload) -> Result<()> {
+        let mut at = offset;
+        for piece in payload {
+            fault::write(piece.len())
+                .and_then(|()| self.file.write_all_at(piece, at))
+                .map_err(|e| failed("write", &self.target, e))?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// fsync, then the name appears in one step; with `create` only where nothing has that name.
+    fn publish(mut self, create: bool) -> Result<PutResult> {
+        fault::point("local.temporary_written");
+        self.file.sync_all().map_err(|e| failed("write to disk", &self.target, e))?;
+        fault::point("local.temporary_synced");
+        let linked = if create {
+            std::fs::hard_link(&self.path, &self.target)
+        } else {
+            std::fs::rename(&self.path, &self.target)
+        };
+        linked.map_err(|e| failed(if create { "create" } else { "replace" }, &self.target, e))?;
+        fault::point("local.published");
+        if create {
+            // A name left over here is a second link to a whole file; whoever cleans the directory removes it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+        self.published = true;
+        sync_directory(&self.target)?;
+        let meta = self.file.metadata().map_err(|e| failed("look at", &self.target, e))?;
+        Ok(PutResult { e_tag: Some(e_tag(&meta)), version: None })
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Locks a file that was just made. False when a cleaner was faster and has removed it: make another.
+///
+/// A file system without locks counts as held; cleaners then leave its temporary files alone.
+pub(crate) fn hold(file: &File) -> bool {
+    let _ = file.lock();
+    file.metadata().is_ok_and(|meta| meta.nlink() > 0)
+}
+
+/// Whether nobody holds the lock of the file at `path` any more. A missing file is abandoned, too; where locks do not
+/// work the answer is "held".
+pub(crate) fn is_abandoned(path: &FsPath) -> bool {
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Err(e) => e.kind() == ErrorKind::NotFound,
+        Ok(file) => match file.try_lock() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock | TryLockError::Error(_)) => false,
+        },
+    }
+}
+
+/// Removes a temporary file unless its writer lives. The lock is held while removing, so a writer that has just opened
+/// the file notices (see [`hold`]).
+pub(crate) fn remove_abandoned(path: &FsPath) -> io::Result<bool> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    if file.try_lock().is_err() {
+        return Ok(false);
+    }
+    std::fs::remove_file(path)?;
+    Ok(true)
+}
+
+/// The tag that `LocalFileSystem` gives when reading the file: inode, time of change, size.
+fn e_tag(meta: &std::fs::Metadata) -> String {
+    let changed_us = meta
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok())
+        .unwrap_or_default()
+        .as_micros();
+    format!("{:x}-{changed_us:x}-{:x}", meta.ino(), meta.len())
+}
+
+/// Makes the directories above `target` and brings each new name to disk.
+pub(crate) fn create_parents(target: &FsPath) -> Result<()> {
+    let Some(directory) = target.parent() else { return Ok(()) };
+    let missing: Vec<&FsPath> = directory.ancestors().take_while(|d| !d.exists()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(directory).map_err(|e| failed("create directory", directory, e))?;
+    for made in missing {
+        sync_directory(made)?;
+    }
+    Ok(())
+}
+
+/// Brings the directory entry of `path` to disk.
+fn sync_directory(path: &FsPath) -> Result<()> {
+    let Some(directory) = path.parent() else { return Ok(()) };
+    let opened = match File::open(directory) {
+        // Somebody removed the directory with the file in it: nothing to keep.
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(|e| failed("open directory", directory, e))?,
+    };
+    match opened.sync_all() {
+        // Some file systems have no fsync for directories; they promise nothing, and we cannot make them.
+        Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        other => other.map_err(|e| failed("write to disk directory", directory, e)),
+    }
+}
+
+/// A file written in parts, in any order; complete, or gone.
+#[derive(Debug)]
+struct Upload {
+    state: Option<Arc<Temporary>>,
+    offset: u64,
+    /// A part has failed: completing would publish a file with a hole.
+    broken: Arc<AtomicBool>,
+}
+
+impl Upload {
+    fn take(&mut self) -> Result<Temporary> {
+        let ended = || object_store::Error::Generic { store: "local", source: "the upload has ended already".into() };
+        let state = self.state.take().ok_or_else(ended)?;
+        Arc::try_unwrap(state).map_err(|state| {
+            failed("complete", &state.target, io::Error::other("parts of the file are still being written"))
+        })
+    }
+}
+
+#[async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let offset = self.offset;
+        self.offset += data.content_length() as u64;
+        let Some(state) = self.state.clone() else {
+            return futures::future::ready(Err(object_store::Error::Generic {
+                store: "local",
+                source: "a part was put after the end of the upload".into(),
+            }))
+            .boxed();
+        };
+        let broken = Arc::clone(&self.broken);
+        blocking(move || {
+            let written = state.write_at(offset, &data);
+            if written.is_err() {
+                broken.store(true, Ordering::SeqCst);
+            }
+            written
+        })
+        .boxed()
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let temporary = self.take()?;
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(failed("complete", &temporary.target, io::Error::other("a part could not be written")));
+        }
+        blocking(move || temporary.publish(false)).await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.state.take();
+        Ok(())
+    }
+}
+
+/// Runs file work where it may block: on the runtime's blocking threads, or right here without a runtime.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.spawn_blocking(work).await?,
+        Err(_) => work(),
+    }
+}

@@ -1,0 +1,144 @@
+//! The manifest: which files a table consists of, since which commit.
+//!
+//! A table directory holds `_gristmill/manifest-<n>.json` for n = 0, 1, 2, ... Each names the table's whole content (not
+//! a difference); the newest one counts. A number is written once, by a conditional put, and never free again: when a
+//! manifest is two versions old it is emptied, not deleted, so that a slow writer that still believes in version n cannot
+//! create n + 1 after everybody else has gone on to n + 2. Version 0 is the baseline: what was visible before the first
+//! commit.
+
+use std::sync::Arc;
+
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::sealed;
+
+/// Where a table keeps its manifests, its staged files and its locks.
+pub(crate) const META: &str = "_gristmill";
+/// The layout of the files in [`META`]; a reader refuses a newer one.
+const FORMAT: u32 = 1;
+/// A newest manifest that vanishes or is emptied between listing and reading means that a commit happened: look again.
+const ATTEMPTS: usize = 100;
+
+/// A committed file of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataFile {
+    /// Relative to the table, with `/` between names: `month=1/part-00000-....parquet`.
+    pub path: String,
+    /// Rows, where the writer counted them (not for files that were there before the first commit).
+    pub rows: Option<u64>,
+    /// Size on disk.
+    pub bytes: u64,
+    /// Lower-case hexadecimal SHA-256, where the writer computed it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sha256: Option<String>,
+}
+
+/// A table's whole content at one version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    format: u32,
+    /// 0 is the content before the first commit.
+    pub version: u64,
+    /// The commit that published it.
+    pub commit: String,
+    /// Sorted by path.
+    pub files: Vec<DataFile>,
+}
+
+impl Manifest {
+    pub(crate) fn new(version: u64, commit: &str, mut files: Vec<DataFile>) -> Self {
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Self { format: FORMAT, version, commit: commit.to_string(), files }
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        sealed::seal(self)
+    }
+
+    pub(crate) fn contains(&self, path: &str) -> bool {
+        self.files.binary_search_by(|file| file.path.as_str().cmp(path)).is_ok()
+    }
+
+    fn parse(bytes: &[u8], path: &Path, version: u64) -> Result<Self, Error> {
+        let name = format!("/{path}");
+        let manifest: Self = sealed::unseal(bytes).map_err(|reason| Error::damaged(&name, reason))?;
+        if manifest.format > FORMAT {
+            let reason =
+                format!("has format {}, this build reads up to {FORMAT}: use a newer gristmill", manifest.format);
+            return Err(Error::damaged(name, reason));
+        }
+        if manifest.version != version {
+            return Err(Error::damaged(name, format!("says that it is version {}", manifest.version)));
+        }
+        Ok(manifest)
+    }
+}
+
+/// `manifest-0000000012.json`
+pub(crate) fn file_name(version: u64) -> String {
+    format!("manifest-{version:010}.json")
+}
+
+/// The version in a manifest's name.
+pub(crate) fn version_of(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("manifest-")?.strip_suffix(".json")?;
+    (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// `<table>/<relative>` as a store path.
+pub(crate) fn below(table: &Path, relative: &str) -> Path {
+    let text = if table.is_root() { relative.to_string() } else { format!("{table}/{relative}") };
+    Path::parse(text).expect("a store path and a relative path of a manifest make a path")
+}
+
+/// The newest manifest of a table directory; `None` when it has none.
+///
+/// # Errors
+/// The store's; a damaged manifest is our own error wrapped in it (`Error::at` takes it out).
+pub(crate) async fn newest(store: &Arc<dyn ObjectStore>, table: &Path) -> object_store::Result<Option<Manifest>> {
+    let meta = below(table, META);
+    for _ in 0..ATTEMPTS {
+        let listed = store.list_with_delimiter(Some(&meta)).await?;
+        let newest = listed.objects.iter().filter_map(|object| version_of(object.location.filename()?)).max();
+        let Some(version) = newest else { return Ok(None) };
+        let path = below(&meta, &file_name(version));
+        let read = async { store.get(&path).await?.bytes().await };
+        match read.await {
+            Ok(bytes) if bytes.is_empty() => {}
+            Ok(bytes) => return Manifest::parse(&bytes, &path, version).map(Some).map_err(Error::into_store_error),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(Error::conflict(format!("/{meta}"), "its newest manifest is empty: the table is damaged").into_store_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_carry_versions() {
+        assert_eq!(file_name(12), "manifest-0000000012.json");
+        assert_eq!(version_of(&file_name(12)), Some(12));
+        assert_eq!(version_of("manifest-12345678901.json"), Some(12_345_678_901));
+        for other in ["manifest-.json", "manifest-1.json.tmp", "manifest-x.json", "plan.json"] {
+            assert_eq!(version_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_name() {
+        let mut manifest = Manifest::new(3, "c", vec![]);
+        manifest.format = 9;
+        let path = Path::from("t/_gristmill/manifest-0000000003.json");
+        let message = Manifest::parse(&manifest.to_bytes(), &path, 3).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "/t/_gristmill/manifest-0000000003.json: has format 9, this build reads up to 1: use a newer gristmill"
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! [`Location`] -> `ObjectStore`: one set of stores per session, instrumented.
+//!
+//! Two views of the same bytes: [`Stores::open`] is the raw store, for writers; [`Stores::reader`] shows what is
+//! committed (see `committed.rs`), for everything that scans.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, PutMode};
+
+use crate::committed::CommittedStore;
+use crate::directory::Directory;
+use crate::error::{Error, Result};
+use crate::instrument::{Counters, Instrumented, Meter};
+use crate::local::LocalStore;
+use crate::location::{Location, Scheme};
+
+/// All stores of a session. Cloning is cheap and shares everything, memory stores and counters included.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    meter: Arc<Meter>,
+    local: Views,
+    memory: Mutex<HashMap<String, Views>>,
+    /// Leases held in this process on stores that no other process can see.
+    leases: Arc<Mutex<HashSet<String>>>,
+}
+
+/// The two views of one store.
+#[derive(Debug, Clone)]
+struct Views {
+    raw: Arc<dyn ObjectStore>,
+    committed: Arc<dyn ObjectStore>,
+}
+
+impl Views {
+    fn new(store: Arc<dyn ObjectStore>, meter: &Arc<Meter>) -> Self {
+        let raw: Arc<dyn ObjectStore> = Arc::new(Instrumented::new(store, Arc::clone(meter)));
+        Self { committed: Arc::new(CommittedStore::new(Arc::clone(&raw))), raw }
+    }
+}
+
+impl Default for Stores {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Stores {
+    /// Fresh stores: the machine's disks, and an empty memory.
+    pub fn new() -> Self {
+        let meter = Arc::new(Meter::default());
+        let local = Views::new(Arc::new(LocalStore::new()), &meter);
+        Self { inner: Arc::new(Inner { meter, local, memory: Mutex::default(), leases: Arc::default() }) }
+    }
+
+    /// The raw store and the path in it, for writers: everything is visible, hidden and uncommitted names included.
+    ///
+    /// # Errors
+    /// None in this build; a later scheme may lack credentials.
+    pub fn open(&self, location: &Location) -> Result<(Arc<dyn ObjectStore>, Path)> {
+        Ok((self.views(location).raw, location.path().clone()))
+    }
+
+    /// The store as readers see it: listings leave out names that begin with `_` or `.`, and in a table directory
+    /// everything that its newest commit manifest does not name.
+    ///
+    /// # Errors
+    /// As [`Stores::open`].
+    pub fn reader(&self, location: &Location) -> Result<(Arc<dyn ObjectStore>, Path)> {
+        Ok((self.views(location).committed, location.path().clone()))
+    }
+
+    /// What went through these stores so far.
+    pub fn counters(&self) -> Counters {
+        self.inner.meter.snapshot()
+    }
+
+    fn views(&self, location: &Location) -> Views {
+        match location.scheme() {
+            Scheme::File => self.inner.local.clone(),
+            Scheme::Memory => held(&self.inner.memory)
+                .entry(location.authority().to_string())
+                .or_insert_with(|| Views::new(Arc::new(InMemory::new()), &self.inner.meter))
+                .clone(),
+        }
+    }
+
+    pub(crate) fn leases(&self) -> Arc<Mutex<HashSet<String>>> {
+        Arc::clone(&self.inner.leases)
+    }
+
+    /// Writes a whole object: readers see the old bytes or the new ones, and a crash leaves one of them (checkpoints).
+    ///
+    /// # Errors
+    /// The store's, naming the location.
+    pub async fn put_atomic(&self, location: &Location, bytes: Bytes) -> Result<()> {
+        let (store, path) = self.open(location)?;
+        let put = store.put_opts(&path, bytes.into(), PutMode::Overwrite.into()).await;
+        put.map(|_| ()).map_err(|e| Error::at(location, e))
+    }
+
+    /// Reads a whole object.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when nothing is there; the store's otherwise.
+    pub async fn get(&self, location: &Location) -> Result<Bytes> {
+        let (store, path) = self.open(location)?;
+        let read = async { store.get_opts(&path, Default::default()).await?.bytes().await };
+        read.await.map_err(|e| Error::at(location, e))
+    }
+
+    /// Removes an object or a whole directory, hidden names included. What is not there is no error.
+    ///
+    /// # Errors
+    /// The store's, naming the location.
+    pub async fn delete_prefix(&self, location: &Location) -> Result<()> {
+        let whole = Directory::open(self, location)?;
+        match whole.as_object().await? {
+            Some(_) => whole.delete_self().await,
+            None => whole.remove_all().await,
+        }
+    }
+}
+
+/// A poisoned lock here protects a map that is valid after any panic.
+pub(crate) fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
