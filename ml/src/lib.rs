@@ -1,1 +1,22 @@
-//! ml
+//! Numbers: model statements, transforms, layers, training, evaluation, prediction.
+
+/// One source, three machine codes: loops compiled for the baseline, AVX2 and AVX-512.
+#[macro_use]
+pub mod simd;
+
+/// Matrix products: checked, timed, chosen.
+pub mod kernel;
+/// Layers with hand-written backward.
+pub mod layer;
+/// Losses and their gradients.
+pub mod loss;
+/// Networks: one flat parameter vector, forward and backward.
+pub mod network;
+/// Optimizers.
+pub mod optimizer;
+/// Counter-based random numbers and permutations.
+pub mod random;
+/// Learning rates.
+pub mod schedule;
+/// What training reads: canonical shards of plain numbers.
+pub mod shards;

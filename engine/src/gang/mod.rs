@@ -49,21 +49,74 @@ pub enum GangError {
     },
 }
 
+/// What a rank gives in an exchange: some vectors of one length ("planes") that lie behind each other, cut alike for
+/// all ranks, and a few numbers that everybody gets.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer<'a> {
+    /// Given to every rank.
+    pub header: &'a [f64],
+    /// The planes, one behind the other: a multiple of `plane` numbers.
+    pub planes: &'a [f32],
+    /// Length of a plane.
+    pub plane: usize,
+    /// Rank r is given `cuts[r]` of every plane. One range for each rank.
+    pub cuts: &'a [Range<usize>],
+}
+
+impl Offer<'_> {
+    /// An offer of a header alone needs cuts all the same: empty ones.
+    pub fn check(&self, world: usize) {
+        assert_eq!(self.cuts.len(), world, "an exchange has one cut for each rank");
+        assert!(
+            self.cuts.iter().all(|cut| cut.start <= cut.end && cut.end <= self.plane),
+            "a cut lies inside its plane"
+        );
+        assert!(self.plane == 0 || self.planes.len().is_multiple_of(self.plane), "planes are of one length");
+    }
+}
+
+/// What one rank gave to this one.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    /// The giver's header.
+    pub header: &'a [f64],
+    planes: &'a [f32],
+    stride: usize,
+    first: usize,
+    len: usize,
+}
+
+impl<'a> Part<'a> {
+    /// A part over planes that lie `stride` apart; of each, `cut` is what was given.
+    pub fn new(header: &'a [f64], planes: &'a [f32], stride: usize, cut: Range<usize>) -> Self {
+        Part { header, planes, stride, first: cut.start, len: cut.len() }
+    }
+
+    /// How many planes the giver had.
+    pub fn planes(&self) -> usize {
+        self.planes.len().checked_div(self.stride).unwrap_or(0)
+    }
+
+    /// This rank's cut of plane `index`.
+    #[inline]
+    pub fn plane(&self, index: usize) -> &'a [f32] {
+        let start = index * self.stride + self.first;
+        &self.planes[start..start + self.len]
+    }
+}
+
 /// One rank's connection to all ranks of its gang.
 ///
-/// Every rank calls the same sequence of exchanges with the same tags.
+/// Every rank calls the same sequence of exchanges with the same tags. A call that fails has failed, or will fail, for
+/// every rank; after that the gang is of no more use.
 pub trait Mesh: Send {
     /// This rank.
     fn rank(&self) -> Rank;
     /// How many ranks there are.
     fn world(&self) -> usize;
-    /// Gives `source[outgoing[r]]` to every rank r and hands what each rank r gave to this one to `receive(r, slice)`,
-    /// in rank order, own rank included. On return every rank has consumed this rank's `source`.
-    fn exchange(
-        &mut self,
-        tag: Tag,
-        source: &[f32],
-        outgoing: &[Range<usize>],
-        receive: &mut dyn FnMut(Rank, &[f32]),
-    ) -> Result<(), GangError>;
+    /// Gives every rank its cut of this rank's planes, and hands what all ranks gave to this one, in rank order and own
+    /// rank included, to `receive`.
+    fn exchange(&mut self, tag: Tag, offer: Offer<'_>, receive: &mut dyn FnMut(&[Part<'_>])) -> Result<(), GangError>;
+    /// Each rank r owns `cuts[r]` of `vector`; on return every rank has all of it. Cuts do not overlap.
+    fn all_gather(&mut self, tag: Tag, vector: &mut [f32], cuts: &[Range<usize>]) -> Result<(), GangError>;
 }
