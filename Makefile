@@ -1,0 +1,41 @@
+# Gristmill: `make demo` goes from a fresh clone to a trained model. Every target first installs what this machine lacks.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup lint-setup build demo test check bench
+
+# One target directory for all clones: a second checkout does not compile the dependencies again.
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gristmill/target
+# rustup's place, for a shell that was opened before Rust was installed.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+# Extra flags for cargo: `make FEATURES=--no-default-features demo` builds without OpenBLAS.
+FEATURES ?=
+ifneq ($(findstring no-default-features,$(FEATURES)),)
+export GRISTMILL_NO_OPENBLAS := 1
+endif
+GRISTMILL := $(CARGO_TARGET_DIR)/release/gristmill
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: ## install what building needs: C compiler, pkg-config, OpenBLAS headers, Rust
+	@.ci/setup
+
+lint-setup:
+	@.ci/setup lint
+
+build: setup ## build the release binary
+	cargo build --release --locked $(FEATURES) --bin gristmill
+	@echo "built $(GRISTMILL)"
+
+demo: build ## build, then turn real flights into a model
+	$(GRISTMILL) run examples/jobs/late_flights.sql
+
+check: lint-setup ## format, lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked $(FEATURES) -- -D warnings
+
+test: check ## format, lints, then every test
+	cargo test --workspace --locked --no-fail-fast $(FEATURES)
+
+bench: setup ## the benches behind the figures in benches/README.md
+	cargo bench --locked $(FEATURES)
