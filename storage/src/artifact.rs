@@ -496,9 +496,7 @@ async fn clean(stores: &Stores, home: &Directory) -> Result<()> {
         let here = home.child(&version.to_string());
         for own in here.entries().await?.directories {
             // The order matters: once its publisher is known to be gone, what the manifest says is final.
-            if !Lease::is_dead(stores, &home.child(PUBLISHING), &own).await? {
-                continue;
-            }
+            let Some(_lease) = Lease::of_dead(stores, &home.child(PUBLISHING), &own).await? else { continue };
             let named = match here.get(MANIFEST).await? {
                 Some(bytes) => sealed::unseal::<ArtifactManifest>(&bytes).map(|manifest| manifest.directory == own),
                 None => Ok(false),
@@ -513,12 +511,15 @@ async fn clean(stores: &Stores, home: &Directory) -> Result<()> {
     }
     let publishing = home.child(PUBLISHING);
     for file in publishing.entries().await?.files {
-        if let Some(id) = lease_id(&file)
-            && Lease::is_dead(stores, &publishing, id).await?
-        {
-            publishing.delete([file]).await?;
+        if let Some(id) = lease_id(&file) {
+            // Dropping the lease of a dead publisher removes its file.
+            drop(Lease::of_dead(stores, &publishing, id).await?);
         }
     }
     home.child(ALIASES).remove_abandoned_temporaries().await?;
     publishing.remove_abandoned_temporaries().await
 }
+
+#[cfg(test)]
+#[path = "artifact_tests.rs"]
+mod tests;

@@ -1,32 +1,10 @@
 //! The commit protocol as its users see it: what is listed before, during and after.
 
 use bytes::Bytes;
-use futures::TryStreamExt;
 
 use super::*;
 use crate::glob::expand;
-
-/// Makes two tests of each check: on disk and in memory.
-macro_rules! on_both {
-    ($($name:ident),+ $(,)?) => {
-        mod local {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $name() {
-                let directory = tempfile::tempdir().unwrap();
-                let root = crate::Location::parse(&format!("{}/", directory.path().display())).unwrap();
-                super::$name(crate::Stores::new(), root).await;
-            })+
-        }
-        mod memory {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $name() {
-                super::$name(crate::Stores::new(), crate::Location::parse("memory://m/base/").unwrap()).await;
-            })+
-        }
-    };
-}
-#[allow(unused_imports, reason = "for the tests of other modules")]
-pub(crate) use on_both;
+use crate::testing::{commit, contents, on_both, raw_names, write};
 
 on_both!(
     modes,
@@ -40,49 +18,6 @@ on_both!(
     of_ten_that_want_to_be_the_only_one_one_wins,
     readers_see_old_or_new,
 );
-
-pub(crate) async fn write(commit: &Commit, stores: &Stores, relative: &str, text: &str) -> WrittenFile {
-    let path = commit.staging_path(0, relative, "csv");
-    stores.put_atomic(&path, Bytes::from(text.to_string())).await.unwrap();
-    let (rows, bytes) = (text.lines().count() as u64, text.len() as u64);
-    WrittenFile { path, relative: relative.into(), rows, bytes, sha256: None }
-}
-
-/// Commits files given as (partition, content).
-pub(crate) async fn commit(
-    stores: &Stores,
-    table: &Location,
-    mode: CommitMode,
-    files: &[(&str, &str)],
-) -> Result<Committed> {
-    let commit = Commit::begin(stores, table, mode).await?;
-    let mut written = vec![];
-    for (relative, text) in files {
-        written.push(write(&commit, stores, relative, text).await);
-    }
-    commit.publish(written).await
-}
-
-/// The visible contents, sorted, each with its partition: `month=1:text`.
-pub(crate) async fn contents(stores: &Stores, at: &Location) -> Result<Vec<String>> {
-    let mut found = vec![];
-    for file in expand(stores, at).await? {
-        let text = String::from_utf8(stores.get(&file.location).await?.to_vec()).unwrap();
-        let below = relative(at.path(), &file.meta.location);
-        found.push(format!("{}:{text}", directory_of(below)));
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// Every object below, hidden ones included, as relative names.
-pub(crate) async fn raw_names(stores: &Stores, at: &Location) -> Vec<String> {
-    let (store, path) = stores.open(at).unwrap();
-    let listed: Vec<_> = store.list(Some(&path)).try_collect().await.unwrap();
-    let mut names: Vec<String> = listed.iter().map(|meta| relative(&path, &meta.location).to_string()).collect();
-    names.sort();
-    names
-}
 
 async fn modes(stores: Stores, root: Location) {
     let table = root.join("t/");

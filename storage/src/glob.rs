@@ -222,7 +222,81 @@ async fn missing(location: &Location, here: &Directory) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::testing::on_both;
+
+    on_both!(files_directories_globs, what_is_missing_is_named);
+
+    async fn files_directories_globs(stores: Stores, root: Location) {
+        let names = [
+            "a.csv",
+            "b.parquet",
+            "d/c.csv",
+            "d/e/f.csv",
+            "d/_tmp/x.csv",
+            "d/.y.csv",
+            "year=2013/m=1/p.csv",
+            "_hidden.csv",
+            "z[1].csv",
+        ];
+        for name in names {
+            stores.put_atomic(&root.join(name), Bytes::from(name)).await.unwrap();
+        }
+        let cases = [
+            ("a.csv", vec!["a.csv"]),
+            ("z[1].csv", vec!["z[1].csv"]),
+            ("_hidden.csv", vec!["_hidden.csv"]),
+            ("d", vec!["d/c.csv", "d/e/f.csv"]),
+            ("d/", vec!["d/c.csv", "d/e/f.csv"]),
+            ("*.csv", vec!["a.csv", "z[1].csv"]),
+            ("?.*", vec!["a.csv", "b.parquet"]),
+            ("[ab].*", vec!["a.csv", "b.parquet"]),
+            ("d/*.csv", vec!["d/c.csv"]),
+            ("d/**/*.csv", vec!["d/c.csv", "d/e/f.csv"]),
+            (
+                "**/*.{csv,parquet}",
+                vec!["a.csv", "b.parquet", "d/c.csv", "d/e/f.csv", "year=2013/m=1/p.csv", "z[1].csv"],
+            ),
+            ("year=*/m={1,2}/*", vec!["year=2013/m=1/p.csv"]),
+        ];
+        for (text, expected) in cases {
+            let found = expand(&stores, &root.join(text)).await.unwrap();
+            let got: Vec<&str> = found.iter().map(|file| relative(root.path(), &file.meta.location)).collect();
+            assert_eq!(got, expected, "{text}");
+            assert!(found.iter().all(|file| file.size == relative(root.path(), file.location.path()).len() as u64));
+        }
+    }
+
+    async fn what_is_missing_is_named(stores: Stores, root: Location) {
+        stores.put_atomic(&root.join("data/flights.parquet"), Bytes::from("x")).await.unwrap();
+        stores.put_atomic(&root.join("hidden/_x"), Bytes::from("x")).await.unwrap();
+        let cases = [
+            ("data/flihgts.parquet", "no such file or directory, did you mean <root>data/flights.parquet?"),
+            ("dta/", "no such file or directory, did you mean <root>data?"),
+            ("data/weather.csv", "no such file or directory"),
+            ("data/*.csv", "no file matches (1 visible file below <root>data/)"),
+            ("d*", "matches directories only: add /* or /** for the files in them"),
+            ("dada/*.csv", "no such file or directory, did you mean <root>data?"),
+            ("data/[.csv", "is no glob: invalid range pattern at \"[.csv\""),
+            ("hidden/", "has no visible files (names that begin with _ or . are hidden)"),
+            ("data/flights.parquet/", "is a file, not a directory: write it without the / at its end"),
+        ];
+        for (text, expected) in cases {
+            let error = expand(&stores, &root.join(text)).await.unwrap_err().to_string();
+            let expected = expected.replace("<root>", &root.to_string());
+            assert!(error.ends_with(&format!(": {expected}")), "{text}: {error}");
+            assert!(error.starts_with(&root.to_string()), "{text}: {error}");
+        }
+        if let Some(path) = root.local_path() {
+            std::fs::create_dir(path.join("empty")).unwrap();
+            let error = expand(&stores, &root.join("empty")).await.unwrap_err().to_string();
+            assert!(error.ends_with("empty: is an empty directory"), "{error}");
+            let error = expand(&stores, &root.join("no/such/x.csv")).await.unwrap_err().to_string();
+            assert!(error.ends_with(&format!("(there is no directory {root}no/such/)")), "{error}");
+        }
+    }
 
     #[test]
     fn braces_expand() {

@@ -17,7 +17,7 @@ use object_store::ObjectStoreExt;
 
 use crate::directory::Directory;
 use crate::error::{Error, Result};
-use crate::local::{blocking, create_parents, hold, is_abandoned};
+use crate::local::{blocking, create_parents, hold, lock_abandoned};
 use crate::store::{Stores, held};
 
 const SUFFIX: &str = ".lock";
@@ -42,8 +42,17 @@ pub(crate) struct Lease {
 
 #[derive(Debug)]
 enum Held {
-    Locked { path: PathBuf, _file: File },
-    Registered { key: String, leases: Arc<Mutex<HashSet<String>>>, file: Box<Directory> },
+    Locked {
+        path: PathBuf,
+        _file: File,
+    },
+    /// There was no file: its writer has removed it, or never got so far.
+    Ended,
+    Registered {
+        key: String,
+        leases: Arc<Mutex<HashSet<String>>>,
+        file: Box<Directory>,
+    },
 }
 
 impl Lease {
@@ -68,14 +77,21 @@ impl Lease {
         Ok(Self { held, keep_file: false })
     }
 
-    /// Whether the writer with this id is known to be dead (or has ended and cleaned up).
-    pub(crate) async fn is_dead(stores: &Stores, directory: &Directory, id: &str) -> Result<bool> {
-        match directory.location.join(&lease_name(id)).local_path() {
-            Some(path) => {
-                blocking(move || Ok(is_abandoned(&path))).await.map_err(|e| Error::at(&directory.location, e))
+    /// Takes over the lease of a writer that is known to be dead, or has ended; `None` while it lives.
+    ///
+    /// The cleaner keeps it until it is done: a writer whose file was found before it could lock it must not come to
+    /// life in between (it waits for the lock, finds its file gone, and begins again).
+    pub(crate) async fn of_dead(stores: &Stores, directory: &Directory, id: &str) -> Result<Option<Self>> {
+        let name = lease_name(id);
+        let held = match directory.location.join(&name).local_path() {
+            Some(path) => blocking(move || Ok(abandoned(path))).await.map_err(|e| Error::at(&directory.location, e))?,
+            None => {
+                let (key, leases) = (key(directory, id), stores.leases());
+                let dead = held(&leases).insert(key.clone());
+                dead.then(|| Held::Registered { key, leases, file: Box::new(directory.child(&name)) })
             }
-            None => Ok(!held(&stores.leases()).contains(&key(directory, id))),
-        }
+        };
+        Ok(held.map(|held| Self { held, keep_file: false }))
     }
 
     /// Ends the lease but leaves its file, so that the next writer sees that there is something to clean.
@@ -93,6 +109,7 @@ impl Drop for Lease {
                     let _ = std::fs::remove_file(path);
                 }
             }
+            Held::Ended => {}
             Held::Registered { key, leases, file } => {
                 held(leases).remove(key);
                 if !self.keep_file {
@@ -106,6 +123,15 @@ impl Drop for Lease {
 
 fn key(directory: &Directory, id: &str) -> String {
     format!("{}/{id}", directory.location)
+}
+
+fn abandoned(path: PathBuf) -> Option<Held> {
+    match lock_abandoned(&path) {
+        Ok(Some(file)) => Some(Held::Locked { path, _file: file }),
+        Err(e) if e.kind() == ErrorKind::NotFound => Some(Held::Ended),
+        // Held, or not to be opened: leave it alone.
+        Ok(None) | Err(_) => None,
+    }
 }
 
 fn locked_file(path: &std::path::Path) -> object_store::Result<File> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::directory::Directory;
 use crate::error::{Error, Result};
-use crate::lease::{Lease, lease_id, lease_name};
+use crate::lease::{Lease, lease_id};
 use crate::manifest;
 use crate::sealed;
 use crate::store::Stores;
@@ -53,15 +53,16 @@ pub(crate) async fn clean(stores: &Stores, table: &Directory) -> Result<()> {
     ids.sort_unstable();
     ids.dedup();
     for id in ids {
-        if Lease::is_dead(stores, &meta, id).await? {
+        if let Some(lease) = Lease::of_dead(stores, &meta, id).await? {
             tracing::info!("{}: removing what an interrupted commit left", table.location);
             finish(table, &meta, id).await?;
+            drop(lease);
         }
     }
     meta.remove_abandoned_temporaries().await
 }
 
-/// Finishes or undoes one commit that works no more.
+/// Finishes or undoes one commit that works no more, but for its lease, which the caller holds.
 pub(crate) async fn finish(table: &Directory, meta: &Directory, id: &str) -> Result<()> {
     let staging = meta.child(&staging_name(id));
     if let Some(plan) = Plan::read(&staging).await? {
@@ -72,8 +73,7 @@ pub(crate) async fn finish(table: &Directory, meta: &Directory, id: &str) -> Res
         let gone: Vec<String> = plan.adds.into_iter().chain(removes).filter(|path| !named(path)).collect();
         remove_files(table, gone).await?;
     }
-    staging.remove_all().await?;
-    meta.delete([lease_name(id)]).await
+    staging.remove_all().await
 }
 
 /// Removes files of a table and the partition directories that become empty.

@@ -35,6 +35,11 @@ pub mod fault;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod testing;
+
 pub use artifact::{Artifact, ArtifactStore};
 pub use commit::{Commit, CommitMode, Committed, WrittenFile};
 pub use committed::is_hidden;

@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -68,16 +68,31 @@ fn failed(doing: &'static str, path: &FsPath, source: io::Error) -> object_store
     }
 }
 
-/// `object_store` reports a refused open as a generic error; callers want to know the kind.
+/// `object_store` reports a refused open, and a path through a file, as generic errors; callers want to know the kind.
 fn refused(error: object_store::Error, path: &Path) -> object_store::Error {
-    match error {
-        object_store::Error::Generic { source, .. }
-            if io_kind(source.as_ref()) == Some(ErrorKind::PermissionDenied) =>
-        {
-            object_store::Error::PermissionDenied { path: format!("/{path}"), source }
-        }
-        other => other,
+    let object_store::Error::Generic { store, source } = error else { return error };
+    match io_kind(source.as_ref()) {
+        Some(ErrorKind::PermissionDenied) => object_store::Error::PermissionDenied { path: format!("/{path}"), source },
+        Some(ErrorKind::NotADirectory) => object_store::Error::NotFound { path: format!("/{path}"), source },
+        _ => object_store::Error::Generic { store, source },
     }
+}
+
+/// Below a file there is nothing to list, as in a store that has no directories.
+fn listed(
+    stream: BoxStream<'static, Result<ObjectMeta>>,
+    prefix: Option<&Path>,
+) -> BoxStream<'static, Result<ObjectMeta>> {
+    let at = prefix.cloned().unwrap_or_default();
+    stream
+        .filter_map(move |item| {
+            let item = match item.map_err(|e| refused(e, &at)) {
+                Err(object_store::Error::NotFound { .. }) => None,
+                other => Some(other),
+            };
+            futures::future::ready(item)
+        })
+        .boxed()
 }
 
 impl LocalStore {
@@ -142,18 +157,19 @@ impl ObjectStore for LocalStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let at = prefix.cloned().unwrap_or_default();
-        self.files.list(prefix).map_err(move |e| refused(e, &at)).boxed()
+        listed(self.files.list(prefix), prefix)
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        let at = prefix.cloned().unwrap_or_default();
-        self.files.list_with_offset(prefix, offset).map_err(move |e| refused(e, &at)).boxed()
+        listed(self.files.list_with_offset(prefix, offset), prefix)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let at = prefix.cloned().unwrap_or_default();
-        self.files.list_with_delimiter(prefix).await.map_err(|e| refused(e, &at))
+        match self.files.list_with_delimiter(prefix).await.map_err(|e| refused(e, &at)) {
+            Err(object_store::Error::NotFound { .. }) => Ok(ListResult { common_prefixes: vec![], objects: vec![] }),
+            other => other,
+        }
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
@@ -288,30 +304,25 @@ pub(crate) fn hold(file: &File) -> bool {
     file.metadata().is_ok_and(|meta| meta.nlink() > 0)
 }
 
-/// Whether nobody holds the lock of the file at `path` any more. A missing file is abandoned, too; where locks do not
-/// work the answer is "held".
-pub(crate) fn is_abandoned(path: &FsPath) -> bool {
-    match OpenOptions::new().read(true).write(true).open(path) {
-        Err(e) => e.kind() == ErrorKind::NotFound,
-        Ok(file) => match file.try_lock() {
-            Ok(()) => true,
-            Err(TryLockError::WouldBlock | TryLockError::Error(_)) => false,
-        },
+/// Opens and locks a file whose writer is dead; `None` when it lives, or when the file system has no locks. While the
+/// lock is held here, a writer that has just made the file waits in [`hold`].
+pub(crate) fn lock_abandoned(path: &FsPath) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) if file.metadata()?.nlink() == 0 => Err(io::Error::from(ErrorKind::NotFound)),
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => Ok(None),
     }
 }
 
-/// Removes a temporary file unless its writer lives. The lock is held while removing, so a writer that has just opened
-/// the file notices (see [`hold`]).
-pub(crate) fn remove_abandoned(path: &FsPath) -> io::Result<bool> {
-    let file = match OpenOptions::new().read(true).write(true).open(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
-        other => other?,
-    };
-    if file.try_lock().is_err() {
-        return Ok(false);
+/// Removes a temporary file unless its writer lives.
+pub(crate) fn remove_abandoned(path: &FsPath) -> io::Result<()> {
+    match lock_abandoned(path) {
+        Ok(Some(_locked)) => std::fs::remove_file(path),
+        Ok(None) => Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
     }
-    std::fs::remove_file(path)?;
-    Ok(true)
 }
 
 /// The tag that `LocalFileSystem` gives when reading the file: inode, time of change, size.

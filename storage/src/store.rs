@@ -9,14 +9,19 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, PutMode};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use sha2::{Digest, Sha256};
 
 use crate::committed::CommittedStore;
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::instrument::{Counters, Instrumented, Meter};
-use crate::local::LocalStore;
+use crate::local::{LocalStore, blocking};
 use crate::location::{Location, Scheme};
+use crate::sealed::hex;
+
+/// How much of an object is in memory while it is hashed.
+const HASH_PIECE_BYTES: u64 = 4 << 20;
 
 /// All stores of a session. Cloning is cheap and shares everything, memory stores and counters included.
 #[derive(Debug, Clone)]
@@ -115,6 +120,33 @@ impl Stores {
         let (store, path) = self.open(location)?;
         let read = async { store.get_opts(&path, Default::default()).await?.bytes().await };
         read.await.map_err(|e| Error::at(location, e))
+    }
+
+    /// Lower-case hexadecimal SHA-256 of an object of any size, read piece by piece.
+    ///
+    /// # Errors
+    /// As [`Stores::get`].
+    pub async fn sha256(&self, location: &Location) -> Result<String> {
+        let (store, path) = self.open(location)?;
+        let size = store.head(&path).await.map_err(|e| Error::at(location, e))?.size;
+        let mut hash = Sha256::new();
+        let mut at = 0;
+        while at < size {
+            let end = size.min(at + HASH_PIECE_BYTES);
+            let piece = store.get_range(&path, at..end).await.map_err(|e| Error::at(location, e))?;
+            if piece.is_empty() {
+                return Err(Error::damaged(location, format!("became shorter than {size} bytes while it was read")));
+            }
+            at += piece.len() as u64;
+            // Hashing a piece takes milliseconds: not on the threads that wait for others.
+            hash = blocking(move || {
+                hash.update(&piece);
+                Ok(hash)
+            })
+            .await
+            .map_err(|e| Error::at(location, e))?;
+        }
+        Ok(hex(&hash.finalize()))
     }
 
     /// Removes an object or a whole directory, hidden names included. What is not there is no error.
