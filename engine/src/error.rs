@@ -77,6 +77,31 @@ impl Error {
         self
     }
 
+    /// Where in the statement's text it is, when that is known.
+    pub fn offset(&self) -> Option<usize> {
+        match self {
+            Error::Invalid { offset, .. } => *offset,
+            _ => None,
+        }
+    }
+
+    /// The same error of a text that begins `by` bytes into another.
+    #[must_use]
+    pub fn shifted(mut self, by: usize) -> Self {
+        if let Error::Invalid { offset: Some(offset), .. } = &mut self {
+            *offset += by;
+        }
+        self
+    }
+
+    /// The error itself, without its place.
+    pub fn innermost(&self) -> &Error {
+        match self {
+            Error::At { source, .. } => source.innermost(),
+            error => error,
+        }
+    }
+
     /// Adds what to do about it.
     #[must_use]
     pub fn with_hint(mut self, text: impl Into<String>) -> Self {

@@ -28,6 +28,17 @@ pub struct Extension {
     pub statements: Vec<Arc<dyn StatementParser>>,
     /// Called with the tokens of every SQL statement before it is parsed.
     pub rewrites: Vec<Arc<dyn SqlRewrite>>,
+    /// Options that the extension owns, readable with [`Session::setting`].
+    pub settings: Vec<Setting>,
+}
+
+/// An option of an extension, settable wherever the engine's own options are.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// `section.key`, lower case, e.g. `ml.kernel`.
+    pub key: &'static str,
+    /// What it does, in one sentence.
+    pub description: &'static str,
 }
 
 /// Recognises and parses the statements of an extension.

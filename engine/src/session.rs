@@ -1,14 +1,371 @@
-//! A session: tables, functions, options and the way to run a script.
+//! A session: the tables, functions, options and parameters that statements share, and the memory, threads and
+//! temporary space they may use. It leaves running to [`crate::runner`], reading to [`crate::source`], scripts to
+//! [`crate::script`]. Cloning is cheap and gives the same session.
 
-/// placeholder until the session lands
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use datafusion::catalog::DynamicFileCatalog;
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::cache::cache_manager::CacheManagerConfig;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::MemoryPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::{DFParserBuilder, Statement as SqlStatement};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
+use storage::{Location, Stores};
+
+use crate::error::{Error, Result};
+use crate::extension::Extension;
+use crate::memory::FairPool;
+use crate::mistake::{KnownNames, explain};
+use crate::options::Options;
+use crate::runner::{LocalRunner, Runner};
+use crate::script::parameters::{Parameter, Parameters};
+use crate::script::tokens;
+use crate::sink::SinkPlanner;
+use crate::source::{FileTables, StoreRegistry};
+use crate::temporary::TemporaryDirectory;
+
+/// See the module.
 #[derive(Clone)]
 pub struct Session {
-    context: datafusion::prelude::SessionContext,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    context: SessionContext,
+    stores: Stores,
+    extension: Extension,
+    runner: Arc<dyn Runner>,
+    memory: Arc<FairPool>,
+    warehouse: Location,
+    options: RwLock<Arc<Options>>,
+    parameters: Mutex<Parameters>,
+    temporary: TemporaryDirectory,
+}
+
+/// Collects what a session needs.
+#[derive(Default)]
+pub struct SessionBuilder {
+    stores: Stores,
+    options: Options,
+    extension: Extension,
+}
+
+impl SessionBuilder {
+    /// What a crate above adds: functions, relations, statements.
+    #[must_use]
+    pub fn extension(mut self, extension: Extension) -> Self {
+        self.extension = extension;
+        self
+    }
+
+    /// Makes the session.
+    ///
+    /// # Errors
+    /// A temporary directory that cannot be made, a warehouse that is no location, a `datafusion.*` value that is wrong.
+    pub fn build(self) -> Result<Session> {
+        let SessionBuilder { stores, options, extension } = self;
+        let temporary = TemporaryDirectory::new(options.temp_dir.as_deref())?;
+        let memory = Arc::new(FairPool::new(options.memory_limit));
+        let mut disk =
+            DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![temporary.path().join("spill")]));
+        disk.set_max_temp_directory_size(options.spill_limit.unwrap_or(u64::MAX));
+        // A listing that is kept would not show what a COPY of the same script has just written.
+        let caches = CacheManagerConfig::default().with_list_files_cache_limit(0);
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::clone(&memory) as Arc<dyn MemoryPool>)
+            .with_disk_manager_builder(disk)
+            .with_cache_manager(caches)
+            .with_object_store_registry(Arc::new(StoreRegistry::new(stores.clone())))
+            .build_arc()?;
+
+        let builder = SessionStateBuilder::new()
+            .with_config(configuration(&options)?)
+            .with_runtime_env(runtime)
+            .with_query_planner(Arc::new(SinkPlanner::new(stores.clone())))
+            .with_default_features();
+        let mut state = with_extension(builder, &extension).build();
+        let tables = Arc::new(FileTables::new(stores.clone()));
+        let catalogs = DynamicFileCatalog::new(Arc::clone(state.catalog_list()), Arc::clone(&tables) as _);
+        state.register_catalog_list(Arc::new(catalogs));
+        for function in &extension.aggregate_functions {
+            datafusion::logical_expr::registry::FunctionRegistry::register_udaf(&mut state, Arc::clone(function))?;
+        }
+        for function in &extension.scalar_functions {
+            datafusion::logical_expr::registry::FunctionRegistry::register_udf(&mut state, Arc::clone(function))?;
+        }
+        let context = SessionContext::new_with_state(state);
+        tables.attach(&context);
+
+        let warehouse = Location::parse(&options.warehouse)?;
+        Ok(Session {
+            inner: Arc::new(Inner {
+                context,
+                stores,
+                extension,
+                runner: Arc::new(LocalRunner),
+                memory,
+                warehouse,
+                options: RwLock::new(Arc::new(options)),
+                parameters: Mutex::new(Parameters::default()),
+                temporary,
+            }),
+        })
+    }
+}
+
+fn with_extension(mut builder: SessionStateBuilder, extension: &Extension) -> SessionStateBuilder {
+    if !extension.relation_planners.is_empty() {
+        builder = builder.with_relation_planners(extension.relation_planners.clone());
+    }
+    builder
+}
+
+/// The query engine's configuration: its defaults, ours where they differ, then what the user said.
+fn configuration(options: &Options) -> Result<SessionConfig> {
+    let mut config = SessionConfig::new()
+        .with_target_partitions(options.partitions())
+        .with_batch_size(options.batch_size)
+        .with_information_schema(true);
+    let inner = config.options_mut();
+    inner.sql_parser.collect_spans = true;
+    if let Some(limit) = options.memory_limit {
+        // Sorting sets this much aside in each partition for the final merge; the default would fill a small limit.
+        let share = limit / (16 * options.partitions().max(1));
+        inner.execution.sort_spill_reservation_bytes = share.clamp(64 << 10, 10 << 20);
+    }
+    for (key, value) in options.settings.iter().filter(|(key, _)| key.starts_with("datafusion.")) {
+        inner.set(key, value).map_err(|error| Error::Usage(format!("{key}: {}", error.strip_backtrace())))?;
+    }
+    Ok(config)
 }
 
 impl Session {
+    /// Begins a session over these stores.
+    pub fn builder(stores: Stores, options: Options) -> SessionBuilder {
+        SessionBuilder { stores, options, extension: Extension::default() }
+    }
+
     /// The query engine's own context: tables, functions, configuration.
-    pub fn context(&self) -> &datafusion::prelude::SessionContext {
-        &self.context
+    pub fn context(&self) -> &SessionContext {
+        &self.inner.context
+    }
+
+    /// The object stores, with their counters.
+    pub fn stores(&self) -> &Stores {
+        &self.inner.stores
+    }
+
+    /// What the session was told, `SET` included.
+    pub fn options(&self) -> Arc<Options> {
+        Arc::clone(&self.inner.options.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What another crate added.
+    pub fn extension(&self) -> &Extension {
+        &self.inner.extension
+    }
+
+    /// How plans are executed.
+    pub fn runner(&self) -> &Arc<dyn Runner> {
+        &self.inner.runner
+    }
+
+    /// Where models live.
+    pub fn warehouse(&self) -> &Location {
+        &self.inner.warehouse
+    }
+
+    /// A directory for spilled data, on this machine's disk; it goes when the session does.
+    pub fn temp_dir(&self) -> PathBuf {
+        self.inner.temporary.path().to_path_buf()
+    }
+
+    /// Bytes that queries, and whoever else works for this session, may hold.
+    pub fn memory_limit(&self) -> Option<usize> {
+        self.inner.memory.limit()
+    }
+
+    /// The most memory that was reserved at once.
+    pub fn peak_reserved(&self) -> usize {
+        self.inner.memory.peak()
+    }
+
+    /// The pool in which that memory is reserved.
+    pub fn memory_pool(&self) -> Arc<dyn MemoryPool> {
+        Arc::clone(&self.inner.memory) as _
+    }
+
+    /// Threads that compute.
+    pub fn threads(&self) -> usize {
+        self.options().threads
+    }
+
+    /// A setting by its key, as text: one of the engine's own or one that an extension owns, such as `ml.kernel`.
+    pub fn setting(&self, key: &str) -> Option<String> {
+        self.options().get(key)
+    }
+
+    /// Changes an option, as `SET` does.
+    ///
+    /// # Errors
+    /// An unknown key, a wrong value, or an option that is fixed once the session has begun.
+    pub fn set(&self, key: &str, value: &str) -> Result<()> {
+        let key = key.trim().to_lowercase();
+        let fixed = crate::options::KEYS.iter().find(|option| option.key == key && !option.in_scripts);
+        if let Some(option) = fixed {
+            return Err(Error::Usage(format!(
+                "{} is fixed when the session begins; use --set, or the configuration file",
+                option.key
+            )));
+        }
+        let mut guard = self.inner.options.write().unwrap_or_else(PoisonError::into_inner);
+        let mut options = Options::clone(&guard);
+        options.set(&key, value, &self.extension_keys())?;
+        let config = configuration(&options)?;
+        self.inner.memory.set_limit(options.memory_limit);
+        let state = self.inner.context.state_ref();
+        *state.write().config_mut().options_mut() = config.options().as_ref().clone();
+        *guard = Arc::new(options);
+        Ok(())
+    }
+
+    /// The keys that the extension owns.
+    pub fn extension_keys(&self) -> Vec<&'static str> {
+        self.inner.extension.settings.iter().map(|setting| setting.key).collect()
+    }
+
+    /// A declared parameter.
+    pub fn parameter(&self, name: &str) -> Option<Parameter> {
+        self.parameters().get(name).cloned()
+    }
+
+    /// Declares a parameter, or declares it anew.
+    pub fn set_parameter(&self, parameter: Parameter) {
+        self.lock_parameters().set(parameter);
+    }
+
+    /// All parameters declared so far.
+    pub fn parameters(&self) -> Parameters {
+        self.lock_parameters().clone()
+    }
+
+    fn lock_parameters(&self) -> MutexGuard<'_, Parameters> {
+        self.inner.parameters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Plans a query as a script's SELECT would be: parameters bound, extension syntax understood. Errors carry an offset
+    /// into `sql`.
+    ///
+    /// # Errors
+    /// Text that is no single query, names that do not exist, whatever planning finds.
+    pub async fn plan_query(&self, sql: &str) -> Result<DataFrame> {
+        let tokens = self.bind(sql)?;
+        self.plan_tokens(sql, tokens).await
+    }
+
+    /// The tokens of `text` with parameters in their places.
+    pub fn bind(&self, text: &str) -> Result<Vec<TokenWithSpan>> {
+        self.parameters().bind(text, tokens::tokenize(text)?)
+    }
+
+    /// Plans bound tokens of the statement `text` as a query.
+    pub(crate) async fn plan_tokens(&self, text: &str, tokens: Vec<TokenWithSpan>) -> Result<DataFrame> {
+        let plan = self.plan_statement(text, tokens).await?;
+        if matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Statement(_))
+        {
+            return Err(Error::invalid("expected a query").at_offset(0));
+        }
+        Ok(self.data_frame(plan))
+    }
+
+    /// Plans bound tokens of the statement `text`, whatever kind of SQL statement it is.
+    pub(crate) async fn plan_statement(&self, text: &str, tokens: Vec<TokenWithSpan>) -> Result<LogicalPlan> {
+        let statement = self.parse_tokens(text, tokens).await?;
+        self.plan_parsed(text, statement).await
+    }
+
+    /// Lets the extension rewrite bound tokens, then parses them.
+    pub(crate) async fn parse_tokens(&self, text: &str, mut tokens: Vec<TokenWithSpan>) -> Result<SqlStatement> {
+        for rewrite in &self.inner.extension.rewrites {
+            tokens = rewrite.rewrite(self, tokens).await?;
+        }
+        let limit = self.inner.context.state_ref().read().config_options().sql_parser.recursion_limit.get();
+        let parse = || {
+            let dialect = GenericDialect {};
+            let mut parser = DFParserBuilder::new(tokens).with_dialect(&dialect).with_recursion_limit(limit).build()?;
+            parser.parse_statements()
+        };
+        let mut statements = parse().map_err(|error| self.explain(error, text))?;
+        match (statements.pop_front(), statements.is_empty()) {
+            (Some(statement), true) => Ok(statement),
+            (None, _) => Err(Error::invalid("expected a statement").at_offset(0)),
+            (Some(_), false) => Err(Error::invalid("expected one statement, got several").at_offset(0)),
+        }
+    }
+
+    /// Plans a parsed statement.
+    pub(crate) async fn plan_parsed(&self, text: &str, statement: SqlStatement) -> Result<LogicalPlan> {
+        let state = self.inner.context.state();
+        // Boxed: the future of a deep plan would otherwise sit on the caller's stack.
+        Box::pin(state.statement_to_plan(statement)).await.map_err(|error| self.explain(error, text))
+    }
+
+    /// A plan with this session around it.
+    pub fn data_frame(&self, plan: LogicalPlan) -> DataFrame {
+        DataFrame::new(self.inner.context.state(), plan)
+    }
+
+    /// What the query engine says about the statement `text`, in the user's nouns.
+    pub fn explain(&self, error: datafusion::error::DataFusionError, text: &str) -> Error {
+        explain(error, text, &self.known_names())
+    }
+
+    /// Tables and views by name, those of the default schema without it.
+    pub fn table_names(&self) -> Vec<String> {
+        let state = self.inner.context.state_ref();
+        let state = state.read();
+        let defaults = &state.config_options().catalog;
+        let mut names = Vec::new();
+        for catalog_name in state.catalog_list().catalog_names() {
+            let Some(catalog) = state.catalog_list().catalog(&catalog_name) else { continue };
+            for schema_name in catalog.schema_names() {
+                let Some(schema) = catalog.schema(&schema_name) else { continue };
+                names.extend(schema.table_names().into_iter().map(|table| {
+                    match (catalog_name == defaults.default_catalog, schema_name == defaults.default_schema) {
+                        (true, true) => table,
+                        (true, false) => format!("{schema_name}.{table}"),
+                        _ => format!("{catalog_name}.{schema_name}.{table}"),
+                    }
+                }));
+            }
+        }
+        names.sort();
+        names
+    }
+
+    /// Functions of every kind by name.
+    pub fn function_names(&self) -> Vec<String> {
+        let state = self.inner.context.state_ref();
+        let state = state.read();
+        let mut names: Vec<String> = (state.scalar_functions().keys())
+            .chain(state.aggregate_functions().keys())
+            .chain(state.window_functions().keys())
+            .chain(state.table_functions().keys())
+            .cloned()
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn known_names(&self) -> KnownNames {
+        KnownNames { tables: self.table_names(), functions: self.function_names() }
     }
 }

@@ -1,0 +1,202 @@
+//! What the query engine says, told to the user in nouns: which column, which table, where in the statement, and the
+//! near name. Errors that are no mistake of the user's pass through unchanged.
+
+use std::sync::Arc;
+
+use datafusion::common::{Column, Diagnostic, SchemaError};
+use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion::sql::sqlparser::tokenizer::Location;
+
+use crate::error::{Error, near};
+use crate::memory::EXHAUSTED;
+use crate::script::tokens::offset_of;
+
+/// Names that a statement could have meant.
+#[derive(Debug, Default)]
+pub(crate) struct KnownNames {
+    /// Tables and views.
+    pub(crate) tables: Vec<String>,
+    /// Functions of every kind.
+    pub(crate) functions: Vec<String>,
+}
+
+/// Turns an error of the query engine about the statement `text` into one that names what is wrong and where.
+pub(crate) fn explain(error: DataFusionError, text: &str, names: &KnownNames) -> Error {
+    let mut place = None;
+    let error = unwrap(error, &mut place);
+    let offset = place.map(|location| offset_of(text, location));
+    let explained = match error {
+        DataFusionError::External(source) => match source.downcast::<Error>() {
+            Ok(own) => *own,
+            Err(source) => match source.downcast::<storage::Error>() {
+                Ok(storage) => Error::Storage(*storage),
+                Err(source) => Error::Query(DataFusionError::External(source)),
+            },
+        },
+        DataFusionError::SQL(error, _) => return syntax(&error, text),
+        DataFusionError::SchemaError(error, _) => schema(&error),
+        DataFusionError::Plan(message) => plan(&message, names),
+        DataFusionError::ResourcesExhausted(message) => exhausted(&message),
+        DataFusionError::NotImplemented(message) => Error::invalid(format!("not supported: {}", sentence(&message))),
+        DataFusionError::Shared(shared) => shared_error(&shared),
+        other => Error::Query(other),
+    };
+    match offset {
+        Some(offset) => explained.at_offset(offset),
+        None => explained,
+    }
+}
+
+/// Takes the wrappers off, and the place from the outermost diagnostic that has one.
+fn unwrap(error: DataFusionError, place: &mut Option<Location>) -> DataFusionError {
+    match error {
+        DataFusionError::Context(_, inner) => unwrap(*inner, place),
+        DataFusionError::Diagnostic(diagnostic, inner) => {
+            place_of(&diagnostic, place);
+            unwrap(*inner, place)
+        }
+        DataFusionError::Collection(mut errors) if !errors.is_empty() => unwrap(errors.remove(0), place),
+        DataFusionError::Shared(shared) => match Arc::try_unwrap(shared) {
+            Ok(error) => unwrap(error, place),
+            Err(shared) => DataFusionError::Shared(shared),
+        },
+        DataFusionError::ArrowError(error, backtrace) => match *error {
+            arrow::error::ArrowError::ExternalError(source) => match source.downcast::<DataFusionError>() {
+                Ok(error) => unwrap(*error, place),
+                Err(source) => DataFusionError::External(source),
+            },
+            error => DataFusionError::ArrowError(Box::new(error), backtrace),
+        },
+        DataFusionError::External(source) => match source.downcast::<DataFusionError>() {
+            Ok(error) => unwrap(*error, place),
+            Err(source) => DataFusionError::External(source),
+        },
+        other => other,
+    }
+}
+
+fn place_of(diagnostic: &Diagnostic, place: &mut Option<Location>) {
+    if let (None, Some(span)) = (&place, diagnostic.span) {
+        *place = Some(Location { line: span.start.line, column: span.start.column });
+    }
+}
+
+/// An error that several tasks share cannot be taken apart; its root still says what is wrong.
+fn shared_error(shared: &Arc<DataFusionError>) -> Error {
+    match shared.find_root() {
+        DataFusionError::ResourcesExhausted(message) => exhausted(message),
+        DataFusionError::External(source) => match source.downcast_ref::<Error>() {
+            Some(Error::Cancelled) => Error::Cancelled,
+            Some(Error::Invalid { message, hint, .. }) => {
+                let error = Error::invalid(message.clone());
+                hint.iter().fold(error, |error, hint| error.with_hint(hint.clone()))
+            }
+            _ => Error::invalid(source.to_string()),
+        },
+        root => Error::invalid(sentence(&root.strip_backtrace())),
+    }
+}
+
+fn syntax(error: &ParserError, text: &str) -> Error {
+    let message = match error {
+        ParserError::TokenizerError(message) | ParserError::ParserError(message) => message.as_str(),
+        ParserError::RecursionLimitExceeded => {
+            return Error::invalid("the statement is nested too deeply")
+                .with_hint("SET datafusion.sql_parser.recursion_limit = 200");
+        }
+    };
+    let (message, location) = cut_location(message);
+    let error = Error::invalid(message.replacen("Expected:", "expected", 1));
+    match location {
+        Some(location) => error.at_offset(offset_of(text, location)),
+        None if message.contains("found: EOF") => error.at_offset(text.trim_end().len()),
+        None => error,
+    }
+}
+
+/// `expected x, found: y at Line: 1, Column: 8` → the message and its place.
+fn cut_location(message: &str) -> (&str, Option<Location>) {
+    let Some(at) = message.rfind(" at Line: ") else { return (message, None) };
+    let mut numbers = message[at..].split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(line), Some(column)) => (&message[..at], Some(Location { line, column })),
+        _ => (message, None),
+    }
+}
+
+fn schema(error: &SchemaError) -> Error {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => no_column(field, valid_fields),
+        SchemaError::AmbiguousReference { field } => {
+            Error::invalid(format!("column `{}` is ambiguous", field.name)).with_hint("say which table's: table.column")
+        }
+        SchemaError::DuplicateUnqualifiedField { name } | SchemaError::DuplicateQualifiedField { name, .. } => {
+            Error::invalid(format!("two columns are named `{name}`")).with_hint("give one of them another name with AS")
+        }
+    }
+}
+
+fn no_column(field: &Column, valid: &[Column]) -> Error {
+    let error = Error::invalid(format!("there is no column `{}`", field.flat_name()));
+    let mut known: Vec<&str> = valid.iter().map(|column| column.name.as_str()).collect();
+    known.sort_unstable();
+    known.dedup();
+    match near(&field.name, known.iter().copied()) {
+        // The column exists, under another table's name.
+        Some(same) if same == field.name => {
+            let owners: Vec<String> =
+                valid.iter().filter(|column| column.name == same).map(Column::flat_name).collect();
+            error.with_hint(format!("did you mean `{}`?", owners.join("` or `")))
+        }
+        Some(name) if name.eq_ignore_ascii_case(&field.name) => {
+            error.with_hint(format!("did you mean \"{name}\"? Names with capital letters need double quotes"))
+        }
+        Some(name) => error.with_hint(format!("did you mean `{name}`?")),
+        None if known.is_empty() => error,
+        None if known.len() > 24 => error.with_hint(format!("columns are {}, ...", known[..24].join(", "))),
+        None => error.with_hint(format!("columns are {}", known.join(", "))),
+    }
+}
+
+fn plan(message: &str, names: &KnownNames) -> Error {
+    if let Some(table) = quoted_after(message, "table '").filter(|_| message.contains("not found")) {
+        let short = table.strip_prefix("datafusion.public.").unwrap_or(table);
+        let error = Error::invalid(format!("there is no table `{short}`"));
+        return match near(short, names.tables.iter().map(String::as_str)) {
+            Some(name) => error.with_hint(format!("did you mean `{name}`?")),
+            None if names.tables.is_empty() => {
+                error.with_hint("a file is named in quotes: FROM 'data.parquet'".to_string())
+            }
+            None => error.with_hint(format!("tables are {}", names.tables.join(", "))),
+        };
+    }
+    if let Some(function) = quoted_after(message, "Invalid function '") {
+        let error = Error::invalid(format!("there is no function `{function}`"));
+        return match near(function, names.functions.iter().map(String::as_str)) {
+            Some(name) => error.with_hint(format!("did you mean `{name}`?")),
+            None => error,
+        };
+    }
+    Error::invalid(sentence(message))
+}
+
+fn quoted_after<'a>(message: &'a str, prefix: &str) -> Option<&'a str> {
+    let rest = &message[message.find(prefix)? + prefix.len()..];
+    rest.split('\'').next()
+}
+
+fn exhausted(message: &str) -> Error {
+    let root = message.find(EXHAUSTED).map_or(message, |at| &message[at..]);
+    Error::invalid(sentence(root)).with_hint("allow more with -m (engine.memory_limit), or use fewer threads with -j")
+}
+
+/// The first line of a message, without the query engine's own prefixes and backtraces.
+pub(crate) fn sentence(message: &str) -> String {
+    let message = message.split("\n\nbacktrace:").next().unwrap_or(message);
+    let mut message = message.lines().next().unwrap_or(message).trim();
+    for prefix in ["Error during planning: ", "Execution error: ", "Arrow error: ", "External error: "] {
+        message = message.strip_prefix(prefix).unwrap_or(message);
+    }
+    message.to_string()
+}

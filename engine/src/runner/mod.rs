@@ -1,0 +1,58 @@
+//! How a plan is executed. A logical plan goes in, a stream of rows comes out, and one can ask how far it is; whether
+//! the work was done in this process or elsewhere is the runner's own affair.
+
+mod local;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::LogicalPlan;
+
+pub use local::LocalRunner;
+
+use crate::error::Result;
+use crate::session::Session;
+
+/// Executes plans.
+#[async_trait]
+pub trait Runner: Send + Sync {
+    /// Plans and begins. Dropping the streams stops the work.
+    async fn run(&self, session: &Session, plan: LogicalPlan, gather: Gather) -> Result<Execution>;
+}
+
+/// How the result is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gather {
+    /// As one stream, in the order of an ORDER BY.
+    One,
+    /// As many streams as the plan has partitions.
+    Partitions,
+}
+
+/// A plan that is being executed.
+pub struct Execution {
+    /// The result's partitions, each to be read by its own task or one after the other.
+    pub partitions: Vec<SendableRecordBatchStream>,
+    /// Asks how far it is.
+    pub gauge: Arc<dyn Gauge>,
+}
+
+/// Tells how far a running plan is; cheap enough to be asked ten times a second.
+pub trait Gauge: Send + Sync {
+    /// As of now.
+    fn read(&self) -> Reading;
+}
+
+/// How far a plan is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Rows that left the scans.
+    pub rows_scanned: u64,
+    /// Rows that the scans will give, where the files say so.
+    pub rows_to_scan: Option<u64>,
+    /// Rows that reached the sink.
+    pub rows_written: u64,
+    /// Bytes that operators moved to disk for want of memory.
+    pub bytes_spilled: u64,
+}

@@ -1,0 +1,301 @@
+//! Runs a script: statements in order, each with its events, its report and its place in errors. The first error ends
+//! the job; cancelling ends the running statement and with it the job.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datafusion::dataframe::DataFrame;
+use tokio_util::sync::CancellationToken;
+
+use super::{Kind, Script, parse, sql};
+use crate::error::{Error, Result, near};
+use crate::events::{Event, EventSink, Outcome, Progress, StatementReport};
+use crate::extension::{Finished, JobContext};
+use crate::metrics::Usage;
+use crate::report::JobReport;
+use crate::result::{Collected, ResultSink};
+use crate::runner::{Gather, Gauge, Reading};
+use crate::script::tokens::{significant, tokenize};
+use crate::session::Session;
+
+/// How often a running plan is asked how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+/// How long a cancelled statement of an extension may take to end by itself.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What a run needs beside the script.
+#[derive(Clone)]
+pub struct RunSettings {
+    /// Where events go.
+    pub events: EventSink,
+    /// Where the rows of SELECTs go.
+    pub results: Arc<dyn ResultSink>,
+    /// Stops the job.
+    pub cancel: CancellationToken,
+    /// Values for declared parameters, as text, in the order given; the last of a name counts.
+    pub parameters: Vec<(String, String)>,
+}
+
+impl Default for RunSettings {
+    fn default() -> Self {
+        RunSettings {
+            events: Arc::new(|_| {}),
+            results: Arc::new(Collected::default()),
+            cancel: CancellationToken::new(),
+            parameters: Vec::new(),
+        }
+    }
+}
+
+/// A job that is running: what its statements share.
+pub(crate) struct Job<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) settings: &'a RunSettings,
+    pub(crate) script: &'a Script,
+}
+
+impl Session {
+    /// Runs the script.
+    ///
+    /// # Errors
+    /// The first statement that fails, at its place; [`Error::Usage`] for parameters that the script does not declare;
+    /// [`Error::Cancelled`].
+    pub async fn run_script(&self, script: &Script, settings: &RunSettings) -> Result<JobReport> {
+        check_given(script, settings)?;
+        let job = Job { session: self, settings, script };
+        let (begun, usage) = (Instant::now(), Usage::now());
+        let counters = self.stores().counters();
+        let mut report = JobReport::default();
+        for (index, range) in script.ranges().iter().enumerate() {
+            let text = &script.text()[range.clone()];
+            let statement = job.statement(index + 1, text).await.map_err(|error| script.locate(error, range.start))?;
+            report.statements.push(statement);
+        }
+        let now = self.stores().counters();
+        report.elapsed = begun.elapsed();
+        report.usage = Usage::now().since(usage);
+        report.bytes_read = now.bytes_read - counters.bytes_read;
+        report.bytes_written = now.bytes_written - counters.bytes_written;
+        report.requests = now.requests - counters.requests;
+        report.peak_reserved_bytes = self.peak_reserved() as u64;
+        Ok(report)
+    }
+}
+
+/// A `-p` that nothing declares is a slip of the pen, and found before anything runs.
+pub(super) fn check_given(script: &Script, settings: &RunSettings) -> Result<()> {
+    let declared: Vec<String> = script.statements().filter_map(declared_name).collect();
+    for (name, _) in &settings.parameters {
+        if !declared.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            return Err(Error::Usage(match near(name, declared.iter().map(String::as_str)) {
+                Some(known) => format!("{} declares no parameter `{name}`; did you mean `{known}`?", script.name()),
+                None if declared.is_empty() => {
+                    format!("{} declares no parameters, and `{name}` is given", script.name())
+                }
+                None => {
+                    format!("{} declares no parameter `{name}`; it declares {}", script.name(), declared.join(", "))
+                }
+            }));
+        }
+    }
+    Ok(())
+}
+
+fn declared_name(text: &str) -> Option<String> {
+    let words = significant(&tokenize(text).ok()?);
+    super::tokens::begins_with(&words, &["DECLARE"]).then(|| words.get(1).and_then(super::tokens::identifier))?
+}
+
+impl RunSettings {
+    pub(super) fn given(&self, name: &str) -> Option<&str> {
+        (self.parameters.iter().rev())
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+impl Job<'_> {
+    async fn statement(&self, number: usize, text: &str) -> Result<StatementReport> {
+        let begun = Instant::now();
+        let before = self.session.stores().counters();
+        let kind = parse(self.session, text);
+        let title = match &kind {
+            Ok(kind) => title(kind, text),
+            Err(_) => super::title::title(&significant(&tokenize(text)?)),
+        };
+        self.emit(Event::StatementStarted { number, count: self.script.len(), title: title.clone() });
+        let work = async { self.run(kind?, number, text).await };
+        let finished = if self.settings.cancel.is_cancelled() { Err(Error::Cancelled) } else { work.await };
+        let Finished { rows, outcomes, .. } = match finished {
+            Ok(finished) => finished,
+            Err(error) => {
+                self.emit(Event::StatementFailed { number, title });
+                // Whatever a cancelled plan reports, the reason is that it was cancelled.
+                return Err(if self.settings.cancel.is_cancelled() {
+                    Error::Cancelled
+                } else {
+                    self.explained(error, text)
+                });
+            }
+        };
+        let after = self.session.stores().counters();
+        let report = StatementReport {
+            title,
+            elapsed: begun.elapsed(),
+            rows,
+            bytes_read: after.bytes_read - before.bytes_read,
+            bytes_written: after.bytes_written - before.bytes_written,
+            outcomes,
+        };
+        self.emit(Event::StatementFinished { number, report: report.clone() });
+        Ok(report)
+    }
+
+    async fn run(&self, kind: Kind, number: usize, text: &str) -> Result<Finished> {
+        let session = self.session;
+        match kind {
+            Kind::Declare(declare) => {
+                let given = self.settings.given(&declare.name);
+                let parameter = self.cancellable(declare.evaluate(session, text, given)).await?;
+                let fact = Outcome::Fact { name: parameter.name.clone(), value: parameter.text() };
+                session.set_parameter(parameter);
+                Ok(Finished { outcomes: vec![fact], ..Finished::default() })
+            }
+            Kind::Set(set) => set.apply(session).map(|()| Finished::default()),
+            Kind::Assert(assert) => {
+                let outcome = self.cancellable(assert.evaluate(session, text)).await?;
+                if let Outcome::Assertion { held: false, value, .. } = &outcome {
+                    self.emit(Event::Warning(format!("assertion failed: {}", assert.failure(value))));
+                }
+                Ok(Finished { outcomes: vec![outcome], ..Finished::default() })
+            }
+            Kind::Copy(copy) => copy.run(self, text).await,
+            Kind::Extension(statement) => {
+                let finished = self.graceful(statement.run(session, &self.context(text))).await?;
+                match finished.result {
+                    Some(frame) => {
+                        let rows = self.show(number, frame).await?;
+                        Ok(Finished { rows: finished.rows.or(Some(rows)), outcomes: finished.outcomes, result: None })
+                    }
+                    None => Ok(finished),
+                }
+            }
+            Kind::Sql(tokens) => match sql::execute(session, text, tokens, Some(self)).await? {
+                sql::Outcome::Rows(frame) => {
+                    let rows = self.show(number, frame).await?;
+                    Ok(Finished { rows: Some(rows), ..Finished::default() })
+                }
+                sql::Outcome::Done(rows) => Ok(Finished { rows, ..Finished::default() }),
+            },
+        }
+    }
+
+    /// Runs a query and hands its rows over.
+    async fn show(&self, number: usize, frame: DataFrame) -> Result<u64> {
+        let (_, plan) = frame.into_parts();
+        let execution = self.session.runner().run(self.session, plan, Gather::One).await?;
+        let mut partitions = execution.partitions;
+        let stream = partitions.pop().expect("a gathered execution has one stream");
+        self.watch(execution.gauge.as_ref(), self.settings.results.accept(number, stream)).await
+    }
+
+    /// Waits for work while telling how far it is; stops it when the job is cancelled.
+    pub(crate) async fn watch<T>(&self, gauge: &dyn Gauge, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut ticks = tokio::time::interval(PROGRESS_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        ticks.tick().await;
+        let mut told = Reading::default();
+        let tell = |told: &mut Reading| {
+            let now = gauge.read();
+            if now != *told {
+                self.emit_reading(&now);
+                *told = now;
+            }
+        };
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.settings.cancel.cancelled() => return Err(Error::Cancelled),
+                done = &mut work => {
+                    if told != Reading::default() {
+                        tell(&mut told);
+                    }
+                    return done;
+                }
+                _ = ticks.tick() => tell(&mut told),
+            }
+        }
+    }
+
+    fn emit_reading(&self, reading: &Reading) {
+        let spilled = (reading.bytes_spilled > 0).then(|| {
+            ("spilled", crate::memory::readable(usize::try_from(reading.bytes_spilled).unwrap_or(usize::MAX)))
+        });
+        let progress = |task: &str, done: u64, total: Option<u64>| {
+            let fields = spilled.clone().into_iter().collect();
+            Event::Progress(Progress { task: task.to_string(), done, total, unit: "rows", fields })
+        };
+        if reading.rows_scanned > 0 {
+            let total = reading.rows_to_scan.filter(|total| *total >= reading.rows_scanned);
+            self.emit(progress("scan", reading.rows_scanned, total));
+        }
+        if reading.rows_written > 0 {
+            self.emit(progress("write", reading.rows_written, None));
+        }
+    }
+
+    /// Drops the work when the job is cancelled.
+    pub(crate) async fn cancellable<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            () = self.settings.cancel.cancelled() => Err(Error::Cancelled),
+            done = work => done,
+        }
+    }
+
+    /// Lets an extension's statement end by itself when the job is cancelled, for a while: it may have threads to stop
+    /// and files to remove.
+    async fn graceful<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = self.settings.cancel.cancelled() => {}
+        }
+        tokio::time::timeout(GRACE, work).await.unwrap_or(Err(Error::Cancelled))
+    }
+
+    fn context(&self, text: &str) -> JobContext {
+        JobContext {
+            events: Arc::clone(&self.settings.events),
+            cancel: self.settings.cancel.clone(),
+            statement_text: text.to_string(),
+            script_text: Arc::clone(self.script.text()),
+            parameters: Arc::new(self.session.parameters().texts()),
+        }
+    }
+
+    fn emit(&self, event: Event) {
+        (self.settings.events)(event);
+    }
+
+    fn explained(&self, error: Error, text: &str) -> Error {
+        match error {
+            Error::Query(error) => self.session.explain(error, text),
+            other => other,
+        }
+    }
+}
+
+pub(super) fn title(kind: &Kind, text: &str) -> String {
+    match kind {
+        Kind::Declare(declare) => declare.title(),
+        Kind::Set(set) => format!("SET {}", set.key),
+        Kind::Assert(assert) => assert.title(),
+        Kind::Copy(copy) => copy.title(),
+        Kind::Extension(statement) => statement.title(),
+        Kind::Sql(_) => super::title::title(&significant(&tokenize(text).unwrap_or_default())),
+    }
+}

@@ -1,0 +1,151 @@
+//! The sink in a physical plan: unary, one task for each partition of its input.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{Distribution, EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::expressions::Column;
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
+    InputDistributionRequirements, Partitioning, PlanProperties, ReplaceChildrenOptions,
+};
+use storage::Stores;
+
+use super::spec::{FILES, SinkSpec, file_rows};
+use super::write::write;
+
+/// The node's name in plans.
+pub(crate) const NODE_NAME: &str = "SinkExec";
+/// The metric that counts rows as they are written.
+pub(crate) const ROWS_WRITTEN: &str = "rows_written";
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct SinkExec {
+    input: Arc<dyn ExecutionPlan>,
+    spec: Arc<SinkSpec>,
+    stores: Stores,
+    /// The order that files keep; rows then come from one partition.
+    order: Option<LexOrdering>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl SinkExec {
+    pub(super) fn new(
+        input: Arc<dyn ExecutionPlan>,
+        spec: Arc<SinkSpec>,
+        stores: Stores,
+        order: Option<LexOrdering>,
+    ) -> Result<Self> {
+        let partitions = input.output_partitioning().partition_count();
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&FILES)),
+            Partitioning::UnknownPartitioning(partitions),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        );
+        let metrics = ExecutionPlanMetricsSet::new();
+        Ok(SinkExec { input, spec, stores, order, properties: Arc::new(properties), metrics })
+    }
+
+    /// How rows should reach the tasks: in one partition when their order or the single file asks for it; those of one
+    /// directory together, so that each directory gets few files; else as they come.
+    fn distribution(&self) -> Distribution {
+        if self.spec.single_file || self.order.is_some() {
+            return Distribution::SinglePartition;
+        }
+        let schema = self.input.schema();
+        let columns: Vec<Arc<dyn PhysicalExpr>> = (self.spec.partition_by.iter())
+            .filter_map(|name| Column::new_with_schema(name, &schema).ok())
+            .map(|column| Arc::new(column) as Arc<dyn PhysicalExpr>)
+            .collect();
+        if columns.is_empty() { Distribution::UnspecifiedDistribution } else { Distribution::KeyPartitioned(columns) }
+    }
+}
+
+impl DisplayAs for SinkExec {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{NODE_NAME}: format={}", self.spec.encoding.ending())?;
+        if !self.spec.partition_by.is_empty() {
+            write!(f, ", partition_by=[{}]", self.spec.partition_by.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl ExecutionPlan for SinkExec {
+    fn name(&self) -> &'static str {
+        NODE_NAME
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        self.input_distribution_requirements().into_per_child()
+    }
+
+    fn input_distribution_requirements(&self) -> InputDistributionRequirements {
+        InputDistributionRequirements::new(vec![self.distribution()])
+    }
+
+    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
+        vec![self.order.clone().map(OrderingRequirements::from)]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![!self.spec.single_file && self.order.is_none()]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let input = children.pop().expect("a sink has one input");
+        let sink = SinkExec::new(input, Arc::clone(&self.spec), self.stores.clone(), self.order.clone())?;
+        Ok(Arc::new(sink))
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn apply_expressions(
+        &self,
+        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let input = self.input.execute(partition, Arc::clone(&context))?;
+        let spec = Arc::clone(&self.spec);
+        let stores = self.stores.clone();
+        let rows_written: Count = MetricBuilder::new(&self.metrics).counter(ROWS_WRITTEN, partition);
+        // Held for as long as the task lives, whether it ends or is dropped.
+        let token = self.spec.tasks.token();
+        let work = async move {
+            let _token = token;
+            let files = write(&spec, &stores, partition, input, &context, &rows_written).await?;
+            file_rows(&files)
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&FILES), futures::stream::once(work))))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}

@@ -1,0 +1,113 @@
+//! What every task of a sink needs to know, and what it gives back.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use storage::{Commit, Location, WrittenFile};
+use tokio_util::task::TaskTracker;
+
+use super::encoding::{Encoding, FileOptions};
+use super::write::FileRow;
+use crate::error::{Error, Result};
+
+/// A sink's specification.
+#[derive(Debug, Clone)]
+pub(crate) struct SinkSpec {
+    /// Where files are staged.
+    pub(super) staging: Location,
+    /// The commit's name, part of every file's.
+    commit: String,
+    pub(super) single_file: bool,
+    pub(super) partition_by: Vec<String>,
+    pub(super) encoding: Encoding,
+    pub(super) target_file_size: u64,
+    /// Counts the tasks that may still be writing.
+    pub(super) tasks: TaskTracker,
+}
+
+impl SinkSpec {
+    pub(crate) fn new(commit: &Commit, options: FileOptions, partition_by: Vec<String>) -> Self {
+        let staged = commit.staging_path(0, "", "");
+        let staging = staged.parent().expect("a staged file lies in a directory").as_directory();
+        SinkSpec {
+            staging,
+            commit: commit.id().to_string(),
+            single_file: commit.is_single_file(),
+            partition_by,
+            encoding: options.encoding,
+            target_file_size: options.target_file_size,
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// A new name for a file of a task; the same shape as [`Commit::staging_path`] gives.
+    pub(super) fn file_location(&self, task: usize, directory: &str, unique: &str) -> Location {
+        let name = format!("part-{task:05}-{}-{unique}.{}", self.commit, self.encoding.ending());
+        let base = if directory.is_empty() { self.staging.clone() } else { self.staging.join(directory) };
+        base.join(&name)
+    }
+
+    /// Waits until no task writes any more; they must have been told to stop.
+    pub(crate) async fn all_stopped(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// The columns of what a task gives back.
+pub(super) static FILES: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("path", DataType::Utf8, false),
+        Field::new("directory", DataType::Utf8, false),
+        Field::new("rows", DataType::UInt64, false),
+        Field::new("bytes", DataType::UInt64, false),
+    ]))
+});
+
+/// Finished files as rows.
+pub(super) fn file_rows(files: &[FileRow]) -> datafusion::error::Result<RecordBatch> {
+    let text = |of: fn(&FileRow) -> &str| Arc::new(StringArray::from_iter_values(files.iter().map(of))) as ArrayRef;
+    let number = |of: fn(&FileRow) -> u64| Arc::new(UInt64Array::from_iter_values(files.iter().map(of))) as ArrayRef;
+    let columns =
+        vec![text(|file| &file.path), text(|file| &file.relative), number(|file| file.rows), number(|file| file.bytes)];
+    Ok(RecordBatch::try_new(Arc::clone(&FILES), columns)?)
+}
+
+/// What the commit should publish. Files without rows are left out, unless there are no others: then one of them keeps
+/// the columns.
+pub(crate) fn written_files(batches: &[RecordBatch]) -> Result<Vec<WrittenFile>> {
+    let mut files = Vec::new();
+    for batch in batches {
+        let (paths, directories) = (texts(batch, 0)?, texts(batch, 1)?);
+        let (rows, bytes) = (numbers(batch, 2)?, numbers(batch, 3)?);
+        for index in 0..batch.num_rows() {
+            files.push(WrittenFile {
+                path: Location::parse(paths.value(index))?,
+                relative: directories.value(index).to_string(),
+                rows: rows.value(index),
+                bytes: bytes.value(index),
+                sha256: None,
+            });
+        }
+    }
+    if files.iter().any(|file| file.rows > 0) {
+        files.retain(|file| file.rows > 0);
+    } else {
+        files.truncate(1);
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+fn texts(batch: &RecordBatch, column: usize) -> Result<&StringArray> {
+    batch.column(column).as_any().downcast_ref().ok_or_else(foreign)
+}
+
+fn numbers(batch: &RecordBatch, column: usize) -> Result<&UInt64Array> {
+    batch.column(column).as_any().downcast_ref().ok_or_else(foreign)
+}
+
+fn foreign() -> Error {
+    Error::invalid("the sink's tasks gave back rows of another shape: another version is running them")
+}

@@ -1,0 +1,171 @@
+//! What one task of a sink does: takes its partition's rows, spreads them over files, and says which files it wrote.
+//! A bounded number of files is open at a time and their buffers are accounted for: a partition column with a million
+//! values gives many small files, not a process out of memory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::metrics::Count;
+use futures::StreamExt;
+use object_store::ObjectStore;
+use object_store::buffered::BufWriter;
+use storage::{Location, Stores};
+use uuid::Uuid;
+
+use super::partition::{Partitioner, written_schema};
+use super::spec::SinkSpec;
+use super::writer::FileWriter;
+
+/// Files that one task has open at a time.
+const OPEN_MAX: usize = 64;
+/// Bytes that go to the store in one request.
+const PART: usize = 8 << 20;
+
+/// A finished file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FileRow {
+    /// Where it is staged.
+    pub(super) path: String,
+    /// Its partition directory, or empty.
+    pub(super) relative: String,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+}
+
+struct OpenFile {
+    writer: FileWriter,
+    location: Location,
+    rows: u64,
+    /// The number of the last batch that touched it.
+    touched: u64,
+}
+
+struct Task<'a> {
+    spec: &'a SinkSpec,
+    number: usize,
+    store: Arc<dyn ObjectStore>,
+    schema: SchemaRef,
+    reservation: MemoryReservation,
+    open: HashMap<Arc<str>, OpenFile>,
+    done: Vec<FileRow>,
+    clock: u64,
+}
+
+/// Writes all rows of `input`. Dropped half-way it leaves files in the staging directory, which the commit removes.
+pub(super) async fn write(
+    spec: &SinkSpec,
+    stores: &Stores,
+    number: usize,
+    mut input: SendableRecordBatchStream,
+    context: &TaskContext,
+    rows_written: &Count,
+) -> Result<Vec<FileRow>> {
+    let consumer = MemoryConsumer::new(format!("COPY[{number}]"));
+    let mut partitioner = match spec.partition_by.as_slice() {
+        [] => None,
+        names => Some(Partitioner::new(&input.schema(), names)?),
+    };
+    let (store, _) = stores.open(&spec.staging).map_err(external)?;
+    let mut task = Task {
+        spec,
+        number,
+        store,
+        schema: written_schema(&input.schema(), &spec.partition_by),
+        reservation: consumer.register(context.memory_pool()),
+        open: HashMap::new(),
+        done: Vec::new(),
+        clock: 0,
+    };
+    let all: Arc<str> = Arc::from("");
+    if partitioner.is_none() && number == 0 {
+        // Even a table without rows has columns: the first task always writes a file.
+        task.file(&all)?;
+    }
+    while let Some(batch) = input.next().await {
+        let batch = batch?;
+        if batch.num_rows() == 0 {
+            continue;
+        }
+        task.clock += 1;
+        match &mut partitioner {
+            None => task.write(&all, &batch).await?,
+            Some(partitioner) => {
+                for (directory, part) in partitioner.split(&batch)? {
+                    task.write(&directory, &part).await?;
+                }
+            }
+        }
+        task.account().await?;
+        rows_written.add(batch.num_rows());
+    }
+    task.finish().await
+}
+
+impl Task<'_> {
+    async fn write(&mut self, directory: &Arc<str>, batch: &RecordBatch) -> Result<()> {
+        if !self.open.contains_key(directory) && self.open.len() >= OPEN_MAX {
+            let oldest =
+                self.open.iter().min_by_key(|(_, file)| file.touched).map(|(directory, _)| Arc::clone(directory));
+            self.close(&oldest.expect("there are open files")).await?;
+        }
+        let clock = self.clock;
+        let file = self.file(directory)?;
+        file.writer.write(batch).await?;
+        file.rows += batch.num_rows() as u64;
+        file.touched = clock;
+        if file.writer.size() >= self.spec.target_file_size && !self.spec.single_file {
+            self.close(directory).await?;
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, directory: &Arc<str>) -> Result<&mut OpenFile> {
+        if !self.open.contains_key(directory) {
+            let location = self.spec.file_location(self.number, directory, &Uuid::new_v4().simple().to_string()[..8]);
+            let out = BufWriter::with_capacity(Arc::clone(&self.store), location.path().clone(), PART);
+            let writer = FileWriter::open(&self.spec.encoding, &self.schema, out)?;
+            self.open.insert(Arc::clone(directory), OpenFile { writer, location, rows: 0, touched: self.clock });
+        }
+        Ok(self.open.get_mut(directory).expect("the file was opened above"))
+    }
+
+    async fn close(&mut self, directory: &Arc<str>) -> Result<()> {
+        if let Some(file) = self.open.remove(directory) {
+            let bytes = file.writer.finish(&self.schema).await?;
+            let path = file.location.to_string();
+            self.done.push(FileRow { path, relative: directory.to_string(), rows: file.rows, bytes });
+        }
+        Ok(())
+    }
+
+    /// Keeps the pool informed; when it has no more to give, buffers go to the store before their time.
+    async fn account(&mut self) -> Result<()> {
+        let held = |open: &HashMap<Arc<str>, OpenFile>| open.values().map(|file| file.writer.memory()).sum::<usize>();
+        if self.reservation.try_resize(held(&self.open)).is_err() {
+            for file in self.open.values_mut() {
+                file.writer.flush().await?;
+            }
+            // What is left is small and cannot be given up.
+            self.reservation.resize(held(&self.open));
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Vec<FileRow>> {
+        let mut directories: Vec<Arc<str>> = self.open.keys().cloned().collect();
+        directories.sort();
+        for directory in &directories {
+            self.close(directory).await?;
+        }
+        Ok(self.done)
+    }
+}
+
+fn external(error: storage::Error) -> DataFusionError {
+    DataFusionError::External(Box::new(crate::Error::Storage(error)))
+}

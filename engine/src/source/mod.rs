@@ -1,0 +1,251 @@
+//! Files as tables: `CREATE EXTERNAL TABLE`, `FROM 'file'`, directories, globs and Hive partitions, of every format. What
+//! a location holds is asked of storage, which knows commits and hidden names; reading is the query engine's own
+//! listing table. Files are listed when a query is planned, so a table shows what was committed until then.
+
+pub(crate) mod diagnose;
+pub(crate) mod format;
+mod nulls;
+mod partition;
+mod registry;
+mod url_table;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::catalog::{Session as CatalogSession, TableProvider};
+use datafusion::common::{Constraints, DFSchema};
+use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::CreateExternalTable;
+use datafusion::logical_expr::SortExpr;
+use futures::TryStreamExt;
+use object_store::ObjectMeta;
+use storage::{FoundFile, Location, Stores};
+
+pub(crate) use registry::StoreRegistry;
+pub(crate) use url_table::FileTables;
+
+use crate::error::{Error, Result};
+use format::{Compression, Format};
+
+/// What to open as a table.
+#[derive(Debug, Default)]
+pub(crate) struct TableSource {
+    pub(crate) locations: Vec<Location>,
+    /// Told by the names of the files when absent.
+    pub(crate) format: Option<Format>,
+    /// As written in OPTIONS.
+    pub(crate) options: HashMap<String, String>,
+    /// Declared columns, those of partitions included; inferred when absent.
+    pub(crate) columns: Option<SchemaRef>,
+    /// Declared partition columns; inferred from `name=value` directories when empty.
+    pub(crate) partition_columns: Vec<String>,
+    pub(crate) order: Vec<Vec<SortExpr>>,
+    pub(crate) constraints: Constraints,
+}
+
+impl TableSource {
+    /// From a planned `CREATE EXTERNAL TABLE`.
+    pub(crate) fn of_statement(statement: &CreateExternalTable) -> Result<Self> {
+        let locations = statement.locations.iter().map(|text| Location::parse(text)).collect::<Result<_, _>>()?;
+        Ok(TableSource {
+            locations,
+            format: Some(Format::parse(&statement.file_type)?),
+            options: statement.options.clone(),
+            columns: declared(&statement.schema),
+            partition_columns: statement.table_partition_cols.clone(),
+            order: statement.order_exprs.clone(),
+            constraints: statement.constraints.clone(),
+        })
+    }
+}
+
+fn declared(schema: &DFSchema) -> Option<SchemaRef> {
+    (!schema.fields().is_empty()).then(|| Arc::clone(schema.inner()))
+}
+
+/// Opens a table over files: finds them, settles format, compression, partitions and columns.
+///
+/// # Errors
+/// Nothing there (with the near name), a file that cannot be read as the format (named), options that do not exist.
+pub(crate) async fn open(state: &SessionState, stores: &Stores, source: TableSource) -> Result<Arc<dyn TableProvider>> {
+    let mut found = Vec::new();
+    for location in &source.locations {
+        let files = storage::expand(stores, location).await?;
+        found.push((location.clone(), files));
+    }
+    let files: Vec<&FoundFile> = found.iter().flat_map(|(_, files)| files).collect();
+    let places = places(&source.locations);
+    let format = match source.format {
+        Some(format) => format,
+        None => Format::of_files(&files, &places)?,
+    };
+    let (compression, extension) = naming(format, &source.options, &files, &places)?;
+    let file_format = format.reader(state, &source.options, compression)?;
+
+    let partitions = partition_columns(&source, &found)?;
+    let urls = urls(&found)?;
+    let mut options = ListingOptions::new(Arc::clone(&file_format))
+        .with_file_extension(extension)
+        .with_table_partition_cols(partitions.clone())
+        .with_file_sort_order(source.order.clone());
+    if source.order.is_empty() {
+        options.file_sort_order = Vec::new();
+    }
+    let schema = match &source.columns {
+        Some(columns) => without(columns, &partitions),
+        None => infer_schema(state, &options, &urls, &places).await?,
+    };
+    let texts_for_null = format.nulls(&source.options)?;
+    let read = if texts_for_null.is_some() { nulls::as_text(&schema) } else { Arc::clone(&schema) };
+    let config = ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options).with_schema(read);
+    let table = ListingTable::try_new(config)?
+        .with_constraints(source.constraints)
+        .with_cache(state.runtime_env().cache_manager.get_file_statistic_cache());
+    Ok(match texts_for_null {
+        Some(texts) => nulls::view(Arc::new(table), &schema, &texts)?,
+        None => Arc::new(table),
+    })
+}
+
+fn places(locations: &[Location]) -> String {
+    locations.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The compression that the files' names tell, and the ending by which data files are known among others. No ending
+/// when no file has the format's own: then all files are meant.
+fn naming(
+    format: Format,
+    options: &HashMap<String, String>,
+    files: &[&FoundFile],
+    places: &str,
+) -> Result<(Option<Compression>, String)> {
+    let mut matching = Vec::new();
+    for file in files {
+        let name = file.location.file_name().unwrap_or_default();
+        let (stem, compression) = Compression::strip(name);
+        if Format::of_name(stem) == Some(format) {
+            matching.push((name, stem, compression));
+        }
+    }
+    let declared = format::declared_compression(options)?;
+    let Some((first_name, first_stem, compression)) = matching.first().copied() else {
+        return Ok((declared, String::new()));
+    };
+    if declared.is_none()
+        && let Some((other, _, _)) = matching.iter().find(|(_, _, other)| *other != compression)
+    {
+        return Err(Error::invalid(format!(
+            "{places}: files of one table must be compressed alike, and `{first_name}` and `{other}` are not"
+        )));
+    }
+    let ending = |name: &str, stem: &str| {
+        let at = stem.rfind('.').unwrap_or(0);
+        name[at..].to_string()
+    };
+    let extension = ending(first_name, first_stem);
+    let alike = matching.iter().all(|(name, stem, _)| ending(name, stem) == extension);
+    Ok((declared.or(compression), if alike { extension } else { String::new() }))
+}
+
+fn partition_columns(source: &TableSource, found: &[(Location, Vec<FoundFile>)]) -> Result<Vec<(String, DataType)>> {
+    if source.partition_columns.is_empty() {
+        let collections = found.iter().filter(|(location, files)| is_collection(location, files));
+        let mut tables: Vec<Vec<(String, DataType)>> =
+            collections.map(|(location, files)| partition::infer(location, files)).collect::<Result<_>>()?;
+        let columns = tables.pop().unwrap_or_default();
+        // A declared column list says what is wanted; a directory called `x=1` does not add to it.
+        let wanted = |name: &str| source.columns.as_ref().is_none_or(|schema| schema.field_with_name(name).is_ok());
+        return Ok(columns.into_iter().filter(|(name, _)| wanted(name)).collect());
+    }
+    let inferred = match found.first() {
+        Some((location, files)) => partition::infer(location, files)?,
+        None => Vec::new(),
+    };
+    (source.partition_columns.iter())
+        .map(|name| {
+            let declared = source.columns.as_ref().and_then(|schema| schema.field_with_name(name).ok());
+            let seen = inferred.iter().find(|(known, _)| known == name).map(|(_, kind)| kind.clone());
+            let kind = declared.map(|field| field.data_type().clone()).or(seen);
+            Ok((name.clone(), kind.unwrap_or(DataType::Utf8)))
+        })
+        .collect()
+}
+
+fn is_collection(location: &Location, files: &[FoundFile]) -> bool {
+    location.is_glob() || location.is_directory_like() || !files.iter().any(|file| file.location == *location)
+}
+
+fn without(columns: &SchemaRef, partitions: &[(String, DataType)]) -> SchemaRef {
+    let fields: Vec<Arc<Field>> = (columns.fields().iter())
+        .filter(|field| !partitions.iter().any(|(name, _)| name == field.name()))
+        .cloned()
+        .collect();
+    Arc::new(Schema::new_with_metadata(fields, columns.metadata().clone()))
+}
+
+/// What the listing table is told to list.
+fn urls(found: &[(Location, Vec<FoundFile>)]) -> Result<Vec<ListingTableUrl>> {
+    let mut urls = Vec::new();
+    for (location, files) in found {
+        if location.is_glob() {
+            let (base, pattern) = split_glob(location);
+            match glob_pattern(&pattern) {
+                Some(pattern) => urls.push(ListingTableUrl::try_new(base.url().clone(), Some(pattern))?),
+                // Alternatives in braces are storage's own: the files that they mean now are listed one by one.
+                None => {
+                    for file in files {
+                        urls.push(ListingTableUrl::try_new(file.location.url().clone(), None)?);
+                    }
+                }
+            }
+        } else if is_collection(location, files) {
+            urls.push(ListingTableUrl::try_new(location.as_directory().url().clone(), None)?);
+        } else {
+            urls.push(ListingTableUrl::try_new(location.url().clone(), None)?);
+        }
+    }
+    Ok(urls)
+}
+
+fn glob_pattern(pattern: &str) -> Option<glob::Pattern> {
+    if pattern.contains('{') { None } else { glob::Pattern::new(pattern).ok() }
+}
+
+/// `a/b/*/c.csv` → the directory `a/b/` and the pattern `*/c.csv`.
+pub(super) fn split_glob(location: &Location) -> (Location, String) {
+    let path = location.path().as_ref();
+    let segments: Vec<&str> = path.split('/').collect();
+    let first = segments.iter().position(|segment| segment.contains(['*', '?', '[', '{'])).unwrap_or(segments.len());
+    let mut base = location.clone();
+    for _ in first..segments.len() {
+        base = base.parent().unwrap_or(base);
+    }
+    (base.as_directory(), segments[first..].join("/"))
+}
+
+async fn infer_schema(
+    state: &SessionState,
+    options: &ListingOptions,
+    urls: &[ListingTableUrl],
+    places: &str,
+) -> Result<SchemaRef> {
+    let mut objects = Vec::new();
+    let mut store = None;
+    for url in urls {
+        let opened = state.runtime_env().object_store(url)?;
+        let listed: Vec<ObjectMeta> =
+            url.list_all_files(state, opened.as_ref(), &options.file_extension).await?.try_collect().await?;
+        objects.extend(listed.into_iter().filter(|object| object.size > 0));
+        store = Some(opened);
+    }
+    let Some(store) = store.filter(|_| !objects.is_empty()) else {
+        return Err(Error::invalid(format!("{places}: all files are empty, so there are no columns to be found"))
+            .with_hint("declare the columns: CREATE EXTERNAL TABLE t (a INT, ...) ..."));
+    };
+    match options.format.infer_schema(state as &dyn CatalogSession, &store, &objects).await {
+        Ok(schema) => Ok(schema),
+        Err(error) => Err(diagnose::which_file(state, &options.format, &store, &objects, error).await),
+    }
+}

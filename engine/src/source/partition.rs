@@ -1,0 +1,112 @@
+//! Hive partitions: directories named `column=value` between a table's directory and its files.
+
+use arrow::datatypes::DataType;
+use storage::{FoundFile, Location};
+
+use super::split_glob;
+use crate::error::{Error, Result};
+
+/// The partition columns of a table and their types: BIGINT when every value is a whole number, DATE when every value is
+/// a day, else VARCHAR. None when the files lie in no such directories.
+///
+/// # Errors
+/// Files of the same table with different partition columns.
+pub(super) fn infer(location: &Location, files: &[FoundFile]) -> Result<Vec<(String, DataType)>> {
+    let base = if location.is_glob() { split_glob(location).0 } else { location.clone() };
+    let mut columns: Option<Vec<(String, DataType)>> = None;
+    for file in files {
+        let pairs = pairs(&base, &file.location);
+        match &mut columns {
+            None => columns = Some(pairs.iter().map(|(name, value)| (name.clone(), kind(value))).collect()),
+            Some(known) if names_agree(known, &pairs) => {
+                for ((_, seen), (_, value)) in known.iter_mut().zip(&pairs) {
+                    if *seen != kind(value) {
+                        *seen = DataType::Utf8;
+                    }
+                }
+            }
+            Some(known) => {
+                let list = |names: &[&str]| if names.is_empty() { "none".to_string() } else { names.join(", ") };
+                let before: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
+                let here: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).collect();
+                return Err(Error::invalid(format!(
+                    "{}: partition columns are {}, those of other files of {location} are {}",
+                    file.location,
+                    list(&here),
+                    list(&before),
+                )));
+            }
+        }
+    }
+    Ok(columns.unwrap_or_default())
+}
+
+fn names_agree(known: &[(String, DataType)], pairs: &[(String, String)]) -> bool {
+    known.len() == pairs.len() && known.iter().zip(pairs).all(|((known, _), (name, _))| known == name)
+}
+
+/// `name=value` directories that begin right below the table's own.
+fn pairs(base: &Location, file: &Location) -> Vec<(String, String)> {
+    let below = file.path().as_ref().strip_prefix(base.path().as_ref()).unwrap_or_default().trim_start_matches('/');
+    let directories = below.rsplit_once('/').map_or("", |(directories, _)| directories);
+    directories
+        .split('/')
+        .map_while(|directory| directory.split_once('='))
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .collect()
+}
+
+fn kind(value: &str) -> DataType {
+    if value.parse::<i64>().is_ok_and(|number| number.to_string() == value) {
+        DataType::Int64
+    } else if is_date(value) {
+        DataType::Date32
+    } else {
+        DataType::Utf8
+    }
+}
+
+fn is_date(value: &str) -> bool {
+    let shape = value.len() == 10
+        && value.bytes().enumerate().all(|(at, byte)| match at {
+            4 | 7 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+    shape && datafusion::common::ScalarValue::try_from_string(value.to_string(), &DataType::Date32).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_values() {
+        for (value, expected) in [
+            ("7", DataType::Int64),
+            ("-7", DataType::Int64),
+            // Leading zeros are part of the name: as a number they would be lost.
+            ("007", DataType::Utf8),
+            ("2013-01-31", DataType::Date32),
+            ("2013-02-31", DataType::Utf8),
+            ("EWR", DataType::Utf8),
+            ("__HIVE_DEFAULT_PARTITION__", DataType::Utf8),
+        ] {
+            assert_eq!(kind(value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn directories_are_pairs() {
+        let base = Location::parse("/data/t/").unwrap();
+        for (path, expected) in [
+            ("/data/t/a.parquet", vec![]),
+            ("/data/t/y=2013/m=1/a.parquet", vec![("y", "2013"), ("m", "1")]),
+            ("/data/t/x/m=1/a.parquet", vec![]),
+            ("/data/t/m=1/x/a.parquet", vec![("m", "1")]),
+        ] {
+            let pairs = pairs(&base, &Location::parse(path).unwrap());
+            let pairs: Vec<_> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            assert_eq!(pairs, expected, "{path}");
+        }
+    }
+}
