@@ -20,3 +20,5 @@ pub mod random;
 pub mod schedule;
 /// What training reads: canonical shards of plain numbers.
 pub mod shards;
+/// Minibatch training on any number of workers, to the same bytes.
+pub mod train;
