@@ -19,7 +19,6 @@ pub mod random;
 /// Learning rates.
 pub mod schedule;
 /// What training reads: canonical shards of plain numbers.
-pub mod materialize;
 pub mod shards;
 /// Minibatch training on any number of workers, to the same bytes.
 pub mod train;
