@@ -1,1 +1,34 @@
-fn main() {}
+//! The `gristmill` program: what was typed, what it becomes, how it ends. It holds no arithmetic and plans no queries.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+mod args;
+mod color;
+mod command;
+mod config;
+mod diagnostic;
+mod energy;
+mod format;
+mod interrupt;
+mod log;
+mod printer;
+mod progress;
+mod report;
+mod shell;
+
+// The system's allocator gives memory of one thread's batches back to another slowly; queries do little else.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Usage errors and --help end here, with exit codes 2 and 0.
+    let args = args::Args::parse();
+    ExitCode::from(command::dispatch(args) as u8)
+}
+
+/// What `--help` prints.
+fn long_help() -> String {
+    args::Args::command().render_long_help().to_string()
+}

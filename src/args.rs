@@ -1,0 +1,275 @@
+//! What the user typed: verbs and flags. Values are checked here as far as their own text goes; which flag overrides
+//! which setting is known to [`crate::config`]. Nothing is read and nothing is run here.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const EXAMPLES: &str = "\
+Examples:
+  gristmill run examples/jobs/late_flights.sql -p min_auc=0.90
+  gristmill check examples/jobs/late_flights.sql
+  gristmill -c \"SELECT carrier, avg(arr_delay) FROM 'flights.parquet' GROUP BY 1 ORDER BY 2\"
+  gristmill sql
+
+Results go to stdout, all else to stderr. Exit codes: 0 ok, 1 a statement failed, 2 usage or configuration,
+3 an assertion failed, 4 cancelled, 130 interrupted.";
+
+/// Raw data in, trained models out: SQL on files, and models trained where the data is.
+#[derive(Debug, Parser)]
+#[command(name = "gristmill", version, styles = STYLES, after_help = EXAMPLES, max_term_width = 110)]
+#[command(propagate_version = true, infer_subcommands = false)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+    #[command(flatten)]
+    pub(crate) text: TextArgs,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run a job script from top to bottom and report what it did
+    Run(RunArgs),
+    /// Plan every statement of a script; reads schemas, no data, and writes nothing
+    Check(CheckArgs),
+    /// Open the SQL shell, or run the SQL of -c, -f or standard input
+    Sql(SqlArgs),
+    /// Show the configuration and where each value came from
+    Config(ConfigArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    Man(ManArgs),
+}
+
+/// Flags that every verb takes.
+#[derive(Debug, Default, ClapArgs)]
+#[command(next_help_heading = "Session")]
+pub(crate) struct CommonArgs {
+    /// Memory the queries and the training data may use before they spill to disk, e.g. 512m, 4g
+    #[arg(short = 'm', long, global = true, value_name = "SIZE")]
+    pub(crate) memory_limit: Option<String>,
+    /// Threads to use [default: all cores]
+    #[arg(short = 'j', long, global = true, value_name = "N")]
+    pub(crate) threads: Option<String>,
+    /// Directory of models and tables that scripts create [default: warehouse]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) warehouse: Option<String>,
+    /// Matrix kernel: auto takes the faster one that gives right answers
+    #[arg(long, global = true, value_name = "auto|blas|native")]
+    pub(crate) kernel: Option<String>,
+    /// Set any option for this run, as SET does in a script (see `gristmill config show`)
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Bars that show how far work is: auto draws them on a terminal and prints plain lines otherwise
+    #[arg(long, global = true, value_name = "auto|always|never")]
+    pub(crate) progress: Option<String>,
+    /// Colours in messages [default: auto]
+    #[arg(long, global = true, value_name = "auto|always|never")]
+    pub(crate) color: Option<String>,
+    /// Say nothing but results, warnings and errors
+    #[arg(short = 'q', long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say more; twice for the engine's own log
+    #[arg(short = 'v', long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// What a script is given.
+#[derive(Debug, Default, ClapArgs)]
+pub(crate) struct JobArgs {
+    /// Give a declared parameter its value; may be repeated
+    #[arg(short = 'p', long = "param", value_name = "NAME=VALUE")]
+    pub(crate) parameters: Vec<String>,
+}
+
+/// Where results go and in which shape.
+#[derive(Debug, Default, Clone, ClapArgs)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct OutputArgs {
+    /// Format of results [default: table, or what the name given to -o ends with]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<Format>,
+    /// Leave out the header line, and the footer of a table
+    #[arg(long)]
+    pub(crate) no_header: bool,
+    /// Text for NULL [default: NULL in tables, nothing in csv and tsv]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) null: Option<String>,
+    /// Write the result to a file
+    #[arg(short = 'o', long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<String>,
+}
+
+/// SQL that does not come from `run FILE`.
+#[derive(Debug, Default, ClapArgs)]
+pub(crate) struct TextArgs {
+    /// Run this SQL (one or more statements) and print its results; may be repeated
+    #[arg(short = 'c', long = "command", value_name = "SQL", conflicts_with = "file")]
+    pub(crate) command: Vec<String>,
+    /// Run the statements of this file and print their results; - is standard input
+    #[arg(short = 'f', long = "file", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RunArgs {
+    /// The script; - is standard input
+    #[arg(value_name = "SCRIPT", value_hint = ValueHint::FilePath)]
+    pub(crate) script: PathBuf,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CheckArgs {
+    /// The script; - is standard input
+    #[arg(value_name = "SCRIPT", value_hint = ValueHint::FilePath)]
+    pub(crate) script: PathBuf,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SqlArgs {
+    #[command(flatten)]
+    pub(crate) text: TextArgs,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) action: ConfigAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigAction {
+    /// Print every setting, its value and where the value came from
+    Show {
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CompletionsArgs {
+    /// The shell to complete in
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ManArgs {
+    /// Write one page for every verb into this directory instead
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Columns that fit the terminal
+    Table,
+    /// Comma-separated values
+    Csv,
+    /// Tab-separated values
+    Tsv,
+    /// One JSON array of objects
+    Json,
+    /// One JSON object a line
+    Jsonl,
+    /// A Markdown table
+    Markdown,
+    /// Arrow IPC stream (a file with -o)
+    Arrow,
+    /// Parquet
+    Parquet,
+}
+
+impl Args {
+    /// A flag that was given before a verb which takes it after itself.
+    ///
+    /// Flags of the session may stand anywhere; those of a script or of its output belong to one verb.
+    pub(crate) fn misplaced(&self) -> Option<&'static str> {
+        self.verb.as_ref()?;
+        let output = &self.output;
+        [
+            (!self.text.command.is_empty(), "-c"),
+            (self.text.file.is_some(), "-f"),
+            (!self.job.parameters.is_empty(), "-p"),
+            (output.format.is_some(), "--format"),
+            (output.no_header, "--no-header"),
+            (output.null.is_some(), "--null"),
+            (output.output.is_some(), "-o"),
+        ]
+        .into_iter()
+        .find_map(|(given, flag)| given.then_some(flag))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_that_people_know_parse() {
+        for line in [
+            "run job.sql -p min_auc=0.9 -p year=2013 -m 512m -j 2",
+            "-m 1g run job.sql",
+            "check job.sql",
+            "-c SELECT",
+            "-f job.sql --format csv --no-header",
+            "sql -c SELECT --null NA -o out.parquet",
+            "config show",
+            "completions bash",
+            "man --dir out",
+            "--set ml.seed=7 --kernel native --progress never --color never -q run -",
+        ] {
+            let words = ["gristmill"].into_iter().chain(line.split(' '));
+            let args = Args::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(args.misplaced(), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_flag_of_a_verb_before_the_verb_is_named() {
+        for (line, flag) in [("-p a=1 run x.sql", "-p"), ("-o x.csv config show", "-o"), ("-c SELECT check x", "-c")] {
+            let args = Args::try_parse_from(["gristmill"].into_iter().chain(line.split(' '))).unwrap();
+            assert_eq!(args.misplaced(), Some(flag), "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_flags_are_refused() {
+        for line in ["run", "run a.sql --formt csv", "--format xml -c x", "-q -v -c x", "-c x -f y"] {
+            let words = ["gristmill"].into_iter().chain(line.split(' '));
+            assert!(Args::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The verbs: each takes what was typed and the console, and says how the process ends.
+
+use std::io::IsTerminal;
+
+use engine::{Error, Result, Session};
+use tokio::runtime::Runtime;
+
+use crate::args::{Args, CommonArgs, OutputArgs, TextArgs, Verb};
+use crate::color::Paint;
+use crate::config::{Config, Settings, Surroundings};
+use crate::diagnostic::{Exit, render};
+use crate::interrupt::Interrupt;
+use crate::printer::Printer;
+use crate::progress::{Display, Voice};
+
+mod check;
+mod completions;
+mod config;
+mod job;
+mod man;
+mod run;
+mod sql;
+
+pub(crate) use job::{Job, read_script};
+
+/// Does what was asked.
+pub(crate) fn dispatch(args: Args) -> Exit {
+    let paint = Paint::new(std::io::stderr().is_terminal());
+    match verb(args) {
+        Ok(exit) => exit,
+        // Errors before there is a console: usage and configuration.
+        Err(error) => {
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), render(&error, paint).as_bytes());
+            Exit::of(&error)
+        }
+    }
+}
+
+fn verb(args: Args) -> Result<Exit> {
+    if let Some(flag) = args.misplaced() {
+        return Err(Error::Usage(format!("{flag} belongs after the verb")));
+    }
+    let Args { verb, text, job, output, common } = args;
+    match verb {
+        Some(Verb::Run(run)) => run::run(&Console::new(&common, &run.output, Voice::Statements)?, &run),
+        Some(Verb::Check(check)) => {
+            check::check(&Console::new(&common, &OutputArgs::default(), Voice::Outcomes)?, &check)
+        }
+        Some(Verb::Sql(sql)) => {
+            sql::sql(&Console::new(&common, &sql.output, Voice::Outcomes)?, &sql.text, &sql.job, true)
+        }
+        Some(Verb::Config(action)) => config::config(&common, action.action),
+        Some(Verb::Completions(completions)) => completions::completions(completions.shell),
+        Some(Verb::Man(man)) => man::man(man.dir.as_deref()),
+        None if nothing_typed(&text) && std::io::stdin().is_terminal() => {
+            // Not a mistake, but nothing to do either.
+            crate::printer::print_text(&crate::long_help())?;
+            Ok(Exit::Usage)
+        }
+        None => sql::sql(&Console::new(&common, &output, Voice::Outcomes)?, &text, &job, false),
+    }
+}
+
+fn nothing_typed(text: &TextArgs) -> bool {
+    text.command.is_empty() && text.file.is_none()
+}
+
+/// What every verb that touches data is given.
+pub(crate) struct Console {
+    pub(crate) config: Config,
+    pub(crate) paint: Paint,
+    pub(crate) display: Display,
+    pub(crate) interrupt: Interrupt,
+    pub(crate) voice: Voice,
+    pub(crate) verbose: u8,
+    output: Option<String>,
+    runtime: Runtime,
+}
+
+impl Console {
+    /// Reads the configuration and starts the threads. `voice` is how much this verb says unless it is told otherwise.
+    pub(crate) fn new(common: &CommonArgs, output: &OutputArgs, voice: Voice) -> Result<Self> {
+        let extension = gristmill::extension();
+        let keys: Vec<&'static str> = extension.settings.iter().map(|setting| setting.key).collect();
+        let config = Config::load(&Surroundings::of_process(), common, output, &keys)?;
+        crate::log::start(common.verbose);
+        let stderr_is_terminal = std::io::stderr().is_terminal();
+        let paint = Paint::new(config.settings.color.resolve(stderr_is_terminal));
+        let voice = match (common.quiet, common.verbose) {
+            (true, _) => Voice::Quiet,
+            (false, 0) => voice,
+            (false, _) => Voice::Statements,
+        };
+        let bars = voice != Voice::Quiet && config.settings.progress.resolve(stderr_is_terminal);
+        let display = Display::new(voice, bars, paint);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(config.options.threads)
+            // Planning recurses with the depth of a query.
+            .thread_stack_size(16 << 20)
+            .enable_all()
+            .build()
+            .map_err(|error| Error::Usage(format!("cannot start {} threads: {error}", config.options.threads)))?;
+        let interrupt = {
+            let _inside = runtime.enter();
+            let display = display.clone();
+            Interrupt::watch(move |text| display.line(text))
+        };
+        let output = output.output.clone();
+        Ok(Console { config, paint, display, interrupt, voice, verbose: common.verbose, output, runtime })
+    }
+
+    /// A session with all that the configuration says.
+    pub(crate) fn session(&self) -> Result<Session> {
+        let stores = storage::Stores::new();
+        let session =
+            Session::builder(stores, self.config.options.clone()).extension(gristmill::extension()).build()?;
+        self.interrupt.remove_on_leaving(session.temp_dir());
+        Ok(session)
+    }
+
+    /// The printer for this verb's results.
+    pub(crate) fn printer(&self) -> Result<Printer> {
+        self.printer_with(&self.config.settings)
+    }
+
+    /// A printer with other settings than the configuration's.
+    pub(crate) fn printer_with(&self, settings: &Settings) -> Result<Printer> {
+        Printer::new(settings, self.output.as_deref(), terminal_width(), self.display.clone())
+    }
+
+    /// Says something that is neither result nor warning.
+    pub(crate) fn remark(&self, text: &str) {
+        if self.voice != Voice::Quiet {
+            self.display.line(text);
+        }
+    }
+
+    /// Waits for a future.
+    pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        // Boxed: a whole job's future is large, and this stack has planning to hold as well.
+        self.runtime.block_on(Box::pin(future))
+    }
+
+    /// Shows an error and gives the exit code that it asks for.
+    pub(crate) fn fail(&self, error: &Error) -> Exit {
+        self.display.close();
+        match Exit::of(error) {
+            Exit::Cancelled if self.interrupt.was_pressed() => {
+                self.display.line("interrupted");
+                Exit::Interrupted
+            }
+            exit => {
+                self.display.line(render(error, self.paint).trim_end());
+                exit
+            }
+        }
+    }
+}
+
+/// Columns of the terminal that stdout is; `None` when it is none.
+pub(crate) fn terminal_width() -> Option<usize> {
+    std::io::stdout().is_terminal().then(|| comfy_table::Table::new().width().map_or(80, usize::from))
+}

@@ -1,0 +1,101 @@
+//! Ctrl-C once stops the job and cleans up; twice leaves at once, with nothing but the temporary files removed.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::diagnostic::Exit;
+
+/// Watches the signals of this process. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Interrupt {
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    interrupts: AtomicUsize,
+    terminated: AtomicUsize,
+    /// Cancels what runs now; the shell puts a fresh one in place for every statement.
+    token: Mutex<CancellationToken>,
+    /// Removed before leaving at once.
+    temporary: Mutex<Option<PathBuf>>,
+}
+
+impl Interrupt {
+    /// Begins to watch; needs a tokio runtime. `say` tells the user what the first signal has begun.
+    pub(crate) fn watch(say: impl Fn(&str) + Send + 'static) -> Self {
+        let interrupt = Interrupt::default();
+        let watcher = interrupt.clone();
+        tokio::spawn(async move {
+            let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+                return;
+            };
+            loop {
+                tokio::select! {
+                    pressed = tokio::signal::ctrl_c() => {
+                        if pressed.is_err() {
+                            return;
+                        }
+                        if watcher.state.interrupts.fetch_add(1, Ordering::SeqCst) > 0 {
+                            watcher.leave(Exit::Interrupted);
+                        }
+                        say("stopping and cleaning up; Ctrl-C again leaves at once");
+                    }
+                    _ = term.recv() => {
+                        if watcher.state.terminated.fetch_add(1, Ordering::SeqCst) > 0 {
+                            watcher.leave(Exit::Cancelled);
+                        }
+                        say("asked to end: stopping and cleaning up");
+                    }
+                }
+                watcher.cancel();
+            }
+        });
+        interrupt
+    }
+
+    fn cancel(&self) {
+        if let Ok(token) = self.state.token.lock() {
+            token.cancel();
+        }
+    }
+
+    fn leave(&self, exit: Exit) -> ! {
+        let temporary = self.state.temporary.lock().ok().and_then(|mut path| path.take());
+        if let Some(path) = temporary {
+            // Leaving matters more than tidiness: what cannot be removed stays for the system's own cleaning.
+            let _ = std::fs::remove_dir_all(path);
+        }
+        std::process::exit(exit as i32);
+    }
+
+    /// Names the directory that leaving at once must not leave behind.
+    pub(crate) fn remove_on_leaving(&self, directory: PathBuf) {
+        if let Ok(mut temporary) = self.state.temporary.lock() {
+            *temporary = Some(directory);
+        }
+    }
+
+    /// The token that the next signal cancels.
+    pub(crate) fn token(&self) -> CancellationToken {
+        self.state.token.lock().map(|token| token.clone()).unwrap_or_default()
+    }
+
+    /// Forgets the signals so far and makes a fresh token, for the shell's next statement.
+    pub(crate) fn renew(&self) -> CancellationToken {
+        self.state.interrupts.store(0, Ordering::SeqCst);
+        let fresh = CancellationToken::new();
+        if let Ok(mut token) = self.state.token.lock() {
+            *token = fresh.clone();
+        }
+        fresh
+    }
+
+    /// Whether Ctrl-C was pressed since the last renewal.
+    pub(crate) fn was_pressed(&self) -> bool {
+        self.state.interrupts.load(Ordering::SeqCst) > 0
+    }
+}

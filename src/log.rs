@@ -1,0 +1,20 @@
+//! The program's own log, for those who look for a fault in it: nothing below `-v`, then more and more, on stderr.
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts it; `verbose` counts the `-v`.
+pub(crate) fn start(verbose: u8) {
+    let filter = match verbose {
+        0 => "error",
+        1 => "warn,gristmill=info,engine=info,ml=info,storage=info",
+        2 => "info,gristmill=debug,engine=debug,ml=debug,storage=debug",
+        _ => "debug,gristmill=trace,engine=trace,ml=trace,storage=trace",
+    };
+    // A second start (in tests) keeps the first log.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(true)
+        .try_init();
+}
