@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! begin     clean what dead commits left; take a lease     _gristmill/<id>.lock
-//! tasks     write uniquely named, hidden files             _gristmill/staging-<id>/month=1/part-00000-<id>-<try>.parquet
+//! tasks     write uniquely named, hidden files             _gristmill/staging-<id>/part-00000-<id>-<try>.parquet
 //! publish   manifest 0 if there is none (what was visible) _gristmill/manifest-0000000000.json
-//!           write down what will be done                   _gristmill/staging-<id>/plan.json
+//!           write down what will be done                   _gristmill/plan-<id>.json
 //!           rename to final names, not yet visible         month=1/part-00000-<id>-<try>.parquet
 //!           put manifest n+1 unless it exists              <- the commit point
 //!           delete replaced files, put _SUCCESS, remove staging and lease
@@ -36,7 +36,7 @@ use crate::store::Stores;
 
 /// Marks a directory whose writer has finished, as Hadoop's readers expect it.
 const SUCCESS: &str = "_SUCCESS";
-/// How many files are looked at or renamed at once.
+/// How many files are looked at at once.
 const PARALLEL: usize = 16;
 /// Losing the race for a manifest number this often means that something is wrong.
 const ATTEMPTS: usize = 10_000;
@@ -180,12 +180,17 @@ impl Commit {
     }
 
     /// A new name, never given before, for a file of `task`: every attempt takes its own. `relative_dir` is the
-    /// partition directory (`month=1/day=2`, or empty), `extension` comes without a dot (`csv.gz`).
+    /// partition directory that the file is for (`month=1/day=2`, or empty; pass it again in [`WrittenFile`]),
+    /// `extension` comes without a dot (`csv.gz`).
+    ///
+    /// All files are staged side by side: a directory for each partition would have to be made and removed again, and
+    /// removing a thousand directories takes seconds on some disks.
     pub fn staging_path(&self, task: usize, relative_dir: &str, extension: &str) -> Location {
+        debug_assert!(!relative_dir.starts_with('/'), "a partition directory is relative: {relative_dir}");
         let attempt = &Uuid::new_v4().simple().to_string()[..8];
         let dot = if extension.is_empty() { "" } else { "." };
         let name = format!("part-{task:05}-{}-{attempt}{dot}{extension}", self.id);
-        self.staging.location.join(relative_dir).join(&name)
+        self.staging.location.join(&name)
     }
 
     /// Makes the written files the table's content, as the mode says, in one step. Staged files that are not listed
@@ -245,7 +250,7 @@ impl Commit {
                 base.files.iter().filter(|file| !next.contains(&file.path)).map(|file| file.path.clone()).collect();
             let adds: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
             self.planned = true;
-            Plan { adds, removes: removes.clone() }.write(&self.staging).await?;
+            Plan { adds, removes: removes.clone() }.write(&self.meta, &self.id).await?;
             fault::point("commit.planned");
             if !renamed {
                 self.rename(written, &files).await?;
@@ -342,13 +347,9 @@ impl Commit {
     }
 
     async fn rename(&self, written: &[WrittenFile], files: &[DataFile]) -> Result<()> {
-        let renames = written.iter().zip(files).map(|(from, file)| async move {
-            self.table.adopt(&from.path, &file.path, RenameTargetMode::Overwrite).await?;
-            fault::point("commit.renamed_one");
-            Ok(())
-        });
-        let renames: Vec<_> = renames.collect();
-        futures::stream::iter(renames).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await?;
+        let names = files.iter().map(|file| file.path.clone());
+        let moves = written.iter().map(|file| file.path.clone()).zip(names).collect();
+        self.table.adopt_all(moves, || fault::point("commit.renamed_one")).await?;
         fault::point("commit.renamed");
         Ok(())
     }
@@ -376,6 +377,7 @@ impl Commit {
             }
             self.staging.remove_all().await?;
             fault::point("commit.staging_removed");
+            leftovers::forget_plan(&self.meta, &self.id).await?;
             Ok::<(), Error>(())
         };
         if let Err(e) = result.await {

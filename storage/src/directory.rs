@@ -12,7 +12,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, RenameOptions, RenameTargetMode};
 
 use crate::error::{Error, Result};
-use crate::local::{blocking, is_temporary, remove_abandoned};
+use crate::local::{blocking, is_temporary, move_staged, remove_abandoned};
 use crate::location::Location;
 use crate::store::Stores;
 
@@ -111,6 +111,24 @@ impl Directory {
             Err(e @ object_store::Error::NotFound { .. }) => Err(Error::at(from, e)),
             other => other.map_err(|e| Error::at(&location, e)),
         }
+    }
+
+    /// Moves staged objects to names below this place; `renamed` is called after each.
+    pub(crate) async fn adopt_all(
+        &self,
+        moves: Vec<(Location, String)>,
+        renamed: impl Fn() + Send + 'static,
+    ) -> Result<()> {
+        let Some(root) = self.location.local_path() else {
+            for (from, name) in &moves {
+                self.adopt(from, name, RenameTargetMode::Overwrite).await?;
+                renamed();
+            }
+            return Ok(());
+        };
+        let paths =
+            moves.iter().filter_map(|(from, name)| Some((from.local_path()?, root.join(name)))).collect::<Vec<_>>();
+        blocking(move || move_staged(&root, &paths, renamed)).await.map_err(|e| self.err(e))
     }
 
     /// Removes objects; those that are gone already are no error.

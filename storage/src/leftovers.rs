@@ -15,8 +15,9 @@ use crate::manifest;
 use crate::sealed;
 use crate::store::Stores;
 
-const STAGING_PREFIX: &str = "staging-";
-const PLAN: &str = "plan.json";
+pub(crate) const STAGING_PREFIX: &str = "staging-";
+const PLAN_PREFIX: &str = "plan-";
+const PLAN_SUFFIX: &str = ".json";
 
 /// What a commit is about to do to the table's directory; paths are relative to the table.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,15 +29,29 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Written to the staging directory before the first rename.
-    pub(crate) async fn write(&self, staging: &Directory) -> Result<()> {
-        staging.put(PLAN, sealed::seal(self)).await
+    /// Written beside the manifests, before the first rename: it must be on disk when a renamed file is.
+    pub(crate) async fn write(&self, meta: &Directory, id: &str) -> Result<()> {
+        meta.put(&plan_name(id), sealed::seal(self)).await
     }
 
-    async fn read(staging: &Directory) -> Result<Option<Self>> {
-        let Some(bytes) = staging.get(PLAN).await? else { return Ok(None) };
-        sealed::unseal(&bytes).map(Some).map_err(|reason| Error::damaged(staging.location.join(PLAN), reason))
+    async fn read(meta: &Directory, id: &str) -> Result<Option<Self>> {
+        let name = plan_name(id);
+        let Some(bytes) = meta.get(&name).await? else { return Ok(None) };
+        sealed::unseal(&bytes).map(Some).map_err(|reason| Error::damaged(meta.location.join(&name), reason))
     }
+}
+
+/// The work is done: what the plan mentions is the table's now, or gone.
+pub(crate) async fn forget_plan(meta: &Directory, id: &str) -> Result<()> {
+    meta.delete([plan_name(id)]).await
+}
+
+fn plan_name(id: &str) -> String {
+    format!("{PLAN_PREFIX}{id}{PLAN_SUFFIX}")
+}
+
+fn plan_id(name: &str) -> Option<&str> {
+    name.strip_prefix(PLAN_PREFIX)?.strip_suffix(PLAN_SUFFIX)
 }
 
 /// `staging-<id>`
@@ -49,7 +64,8 @@ pub(crate) async fn clean(stores: &Stores, table: &Directory) -> Result<()> {
     let meta = table.child(manifest::META);
     let entries = meta.entries().await?;
     let staged = entries.directories.iter().filter_map(|name| name.strip_prefix(STAGING_PREFIX));
-    let mut ids: Vec<&str> = staged.chain(entries.files.iter().filter_map(|name| lease_id(name))).collect();
+    let mut ids: Vec<&str> =
+        staged.chain(entries.files.iter().filter_map(|name| lease_id(name).or_else(|| plan_id(name)))).collect();
     ids.sort_unstable();
     ids.dedup();
     for id in ids {
@@ -64,8 +80,7 @@ pub(crate) async fn clean(stores: &Stores, table: &Directory) -> Result<()> {
 
 /// Finishes or undoes one commit that works no more, but for its lease, which the caller holds.
 pub(crate) async fn finish(table: &Directory, meta: &Directory, id: &str) -> Result<()> {
-    let staging = meta.child(&staging_name(id));
-    if let Some(plan) = Plan::read(&staging).await? {
+    if let Some(plan) = Plan::read(meta, id).await? {
         let newest = manifest::newest(table.store(), table.path()).await.map_err(|e| Error::at(&table.location, e))?;
         // Without a manifest the removed files are somebody else's: a plan is only written once there is one.
         let removes = if newest.is_some() { plan.removes } else { vec![] };
@@ -73,7 +88,8 @@ pub(crate) async fn finish(table: &Directory, meta: &Directory, id: &str) -> Res
         let gone: Vec<String> = plan.adds.into_iter().chain(removes).filter(|path| !named(path)).collect();
         remove_files(table, gone).await?;
     }
-    staging.remove_all().await
+    meta.child(&staging_name(id)).remove_all().await?;
+    forget_plan(meta, id).await
 }
 
 /// Removes files of a table and the partition directories that become empty.

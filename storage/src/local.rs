@@ -6,6 +6,7 @@
 //! failed or dropped write leaves nothing, and a temporary file of a killed process can be told from one in use: its
 //! writer holds a lock on it, which the kernel drops with the process.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
@@ -29,6 +30,11 @@ use uuid::Uuid;
 
 use crate::error::io_kind;
 use crate::fault;
+use crate::leftovers::STAGING_PREFIX;
+use crate::manifest::META;
+
+/// How many files are brought to disk at once.
+const SYNC_THREADS: usize = 16;
 
 /// Temporary files are `.gristmill-<uuid>.tmp` beside their target: hidden from readers, on the same file system.
 const TEMPORARY_PREFIX: &str = ".gristmill-";
@@ -182,6 +188,9 @@ impl ObjectStore for LocalStore {
         let create = options.target_mode == RenameTargetMode::Create;
         blocking(move || {
             create_parents(&target)?;
+            if is_staged(&source) {
+                sync_file(&source)?;
+            }
             let linked = if create { std::fs::hard_link(&source, &target) } else { std::fs::rename(&source, &target) };
             match linked {
                 Ok(()) => sync_directory(&target)?,
@@ -218,6 +227,8 @@ struct Temporary {
     file: File,
     path: PathBuf,
     target: PathBuf,
+    /// Not for staged files: they are brought to disk all at once when they get their names (see [`move_staged`]).
+    durable: bool,
     published: bool,
 }
 
@@ -230,6 +241,7 @@ impl Temporary {
         if target.is_dir() {
             return Err(failed("write", target, io::Error::from(ErrorKind::IsADirectory)));
         }
+        let durable = !is_staged(target);
         loop {
             let name = format!("{TEMPORARY_PREFIX}{}{TEMPORARY_SUFFIX}", Uuid::new_v4().simple());
             let path = directory.join(name);
@@ -237,10 +249,11 @@ impl Temporary {
                 Ok(file) => {
                     fault::point("local.temporary_open");
                     if hold(&file) {
-                        return Ok(Self { file, path, target: target.to_path_buf(), published: false });
+                        return Ok(Self { file, path, target: target.to_path_buf(), durable, published: false });
                     }
                 }
-                Err(e) if e.kind() == ErrorKind::NotFound => create_parents(target)?,
+                Err(e) if e.kind() == ErrorKind::NotFound && durable => create_parents(target)?,
+                Err(e) if e.kind() == ErrorKind::NotFound => create_directory(directory)?,
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(failed("create a file beside", target, e)),
             }
@@ -268,7 +281,9 @@ impl Temporary {
     /// fsync, then the name appears in one step; with `create` only where nothing has that name.
     fn publish(mut self, create: bool) -> Result<PutResult> {
         fault::point("local.temporary_written");
-        self.file.sync_all().map_err(|e| failed("write to disk", &self.target, e))?;
+        if self.durable {
+            self.file.sync_all().map_err(|e| failed("write to disk", &self.target, e))?;
+        }
         fault::point("local.temporary_synced");
         let linked = if create {
             std::fs::hard_link(&self.path, &self.target)
@@ -282,7 +297,9 @@ impl Temporary {
             let _ = std::fs::remove_file(&self.path);
         }
         self.published = true;
-        sync_directory(&self.target)?;
+        if self.durable {
+            sync_directory(&self.target)?;
+        }
         let meta = self.file.metadata().map_err(|e| failed("look at", &self.target, e))?;
         Ok(PutResult { e_tag: Some(e_tag(&meta)), version: None })
     }
@@ -343,16 +360,24 @@ pub(crate) fn create_parents(target: &FsPath) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    std::fs::create_dir_all(directory).map_err(|e| failed("create directory", directory, e))?;
+    create_directory(directory)?;
     for made in missing {
         sync_directory(made)?;
     }
     Ok(())
 }
 
+fn create_directory(directory: &FsPath) -> Result<()> {
+    std::fs::create_dir_all(directory).map_err(|e| failed("create directory", directory, e))
+}
+
 /// Brings the directory entry of `path` to disk.
 fn sync_directory(path: &FsPath) -> Result<()> {
-    let Some(directory) = path.parent() else { return Ok(()) };
+    path.parent().map_or(Ok(()), sync_entries)
+}
+
+/// Brings the names in a directory to disk.
+fn sync_entries(directory: &FsPath) -> Result<()> {
     let opened = match File::open(directory) {
         // Somebody removed the directory with the file in it: nothing to keep.
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
@@ -363,6 +388,54 @@ fn sync_directory(path: &FsPath) -> Result<()> {
         Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
         other => other.map_err(|e| failed("write to disk directory", directory, e)),
     }
+}
+
+fn sync_file(path: &FsPath) -> Result<()> {
+    let opened = File::open(path).map_err(|e| failed("open", path, e))?;
+    opened.sync_all().map_err(|e| failed("write to disk", path, e))
+}
+
+/// Whether a path is that of a file staged by a commit: nobody needs it after a power cut.
+fn is_staged(path: &FsPath) -> bool {
+    let mut names = path.components().map(|part| part.as_os_str().to_str().unwrap_or_default());
+    names.any(|name| name == META) && names.next().is_some_and(|name| name.starts_with(STAGING_PREFIX))
+}
+
+/// Gives staged files their names below `root` (source, target), with bytes and names on disk at the end.
+///
+/// A file at a time this costs three waits for the disk each. Here all files are synced side by side, which a journal
+/// answers together; then come the renames, and each directory is synced once.
+pub(crate) fn move_staged(root: &FsPath, moves: &[(PathBuf, PathBuf)], renamed: impl Fn()) -> Result<()> {
+    in_parallel(moves, |(source, _)| sync_file(source))?;
+    let mut directories = BTreeSet::new();
+    for (source, target) in moves {
+        let above = target.ancestors().skip(1).take_while(|directory| directory.starts_with(root));
+        let new = above.filter(|directory| directories.insert(directory.to_path_buf())).count();
+        if new > 0 {
+            create_directory(target.parent().unwrap_or(root))?;
+        }
+        match std::fs::rename(source, target) {
+            // A partition may be mounted from another disk.
+            Err(e) if e.kind() == ErrorKind::CrossesDevices => {
+                copy_file(source, target, false)?;
+                std::fs::remove_file(source).map_err(|e| failed("remove", source, e))?;
+            }
+            other => other.map_err(|e| failed("rename to", target, e))?,
+        }
+        renamed();
+    }
+    let directories: Vec<PathBuf> = directories.into_iter().collect();
+    in_parallel(&directories, |directory| sync_entries(directory))
+}
+
+/// Does work that mostly waits for the disk, on a few threads; the first error counts.
+fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    let share = items.len().div_ceil(SYNC_THREADS).max(1);
+    std::thread::scope(|scope| {
+        let running: Vec<_> =
+            items.chunks(share).map(|chunk| scope.spawn(|| chunk.iter().try_for_each(&work))).collect();
+        running.into_iter().try_for_each(|thread| thread.join().expect("syncing files does not panic"))
+    })
 }
 
 /// A file written in parts, in any order; complete, or gone.
@@ -426,5 +499,103 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => runtime.spawn_blocking(work).await?,
         Err(_) => work(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::ObjectStoreExt;
+
+    use super::*;
+
+    fn names(directory: &FsPath) -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap();
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn at(directory: &FsPath, name: &str) -> Path {
+        Path::from_absolute_path(directory.join(name)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_file_in_the_making_is_locked_and_a_dead_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LocalStore::new();
+        let upload = store.put_multipart(&at(directory.path(), "d/x")).await.unwrap();
+        let temporary = names(&directory.path().join("d")).pop().unwrap();
+        assert!(is_temporary(&temporary), "{temporary}");
+        let path = directory.path().join("d").join(&temporary);
+        remove_abandoned(&path).unwrap();
+        assert!(path.exists(), "its writer lives");
+        std::mem::drop(upload);
+        assert!(!path.exists(), "a dropped upload removes it");
+        std::fs::write(&path, "half").unwrap();
+        remove_abandoned(&path).unwrap();
+        assert!(!path.exists(), "nobody holds it");
+        remove_abandoned(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_writer_whose_file_was_cleaned_away_makes_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        let file = File::create_new(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(!hold(&file));
+        assert!(hold(&File::create_new(&path).unwrap()));
+    }
+
+    #[tokio::test]
+    async fn an_upload_with_a_failed_part_is_not_published() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("x");
+        // A file opened for reading only: every write to it fails.
+        let path = directory.path().join("temporary");
+        std::fs::write(&path, "").unwrap();
+        let file = File::open(&path).unwrap();
+        let temporary = Temporary { file, path: path.clone(), target: target.clone(), durable: true, published: false };
+        let mut upload = Upload { state: Some(Arc::new(temporary)), offset: 0, broken: Arc::default() };
+        let error = upload.put_part("text".into()).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("cannot write {}", target.display())), "{error}");
+        assert!(upload.complete().await.is_err());
+        drop(upload);
+        assert_eq!(names(directory.path()), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_target_that_is_a_directory_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = LocalStore::new().put(&at(directory.path(), ""), "x".into()).await.unwrap_err().to_string();
+        assert!(error.contains(&directory.path().display().to_string()), "{error}");
+        assert_eq!(names(directory.path()), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn links_are_followed_and_a_path_through_a_file_is_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LocalStore::new();
+        store.put(&at(directory.path(), "real/x"), "text".into()).await.unwrap();
+        std::os::unix::fs::symlink(directory.path().join("real"), directory.path().join("link")).unwrap();
+        std::os::unix::fs::symlink(directory.path().join("nowhere"), directory.path().join("broken")).unwrap();
+        let got = store.get(&at(directory.path(), "link/x")).await.unwrap().bytes().await.unwrap();
+        assert_eq!(got, "text");
+        let missing = store.get(&at(directory.path(), "real/x/y")).await;
+        assert!(matches!(missing, Err(object_store::Error::NotFound { .. })), "{missing:?}");
+        let listed: Vec<_> = store.list(Some(&at(directory.path(), "real/x"))).collect().await;
+        assert!(listed.is_empty());
+        let listed: Vec<_> = store.list(Some(&at(directory.path(), ""))).collect().await;
+        assert_eq!(listed.len(), 2, "the file, and the file through the link; the broken link is left out");
+    }
+
+    #[test]
+    fn works_without_a_runtime() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LocalStore::new();
+        futures::executor::block_on(async {
+            store.put(&at(directory.path(), "a/x"), "text".into()).await.unwrap();
+            assert_eq!(store.head(&at(directory.path(), "a/x")).await.unwrap().size, 4);
+        });
     }
 }

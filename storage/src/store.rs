@@ -166,3 +166,55 @@ impl Stores {
 pub(crate) fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sealed::sha256_hex;
+    use crate::testing::on_both;
+
+    on_both!(counters_count, hashes_piece_by_piece, views_of_one_memory);
+
+    async fn counters_count(stores: Stores, root: Location) {
+        assert_eq!(stores.counters(), Counters::default());
+        let file = root.join("x");
+        stores.put_atomic(&file, Bytes::from("0123456789")).await.unwrap();
+        let written = stores.counters();
+        assert_eq!((written.requests, written.bytes_read, written.bytes_written), (1, 0, 10));
+        let (reader, path) = stores.reader(&file).unwrap();
+        reader.get_range(&path, 2..5).await.unwrap();
+        reader.head(&path).await.unwrap();
+        reader.get_ranges(&path, &[0..1, 8..10]).await.unwrap();
+        let read = stores.clone().counters().since(written);
+        assert_eq!((read.requests, read.bytes_read, read.bytes_written), (3, 6, 0));
+        let mut upload = reader.put_multipart(&path).await.unwrap();
+        upload.put_part("abc".into()).await.unwrap();
+        upload.complete().await.unwrap();
+        assert_eq!(stores.counters().since(written).bytes_written, 3);
+    }
+
+    async fn hashes_piece_by_piece(stores: Stores, root: Location) {
+        let bytes: Vec<u8> = (0..HASH_PIECE_BYTES as usize + 1000).map(|i| (i % 251) as u8).collect();
+        for length in [0, 1, HASH_PIECE_BYTES as usize, bytes.len()] {
+            let file = root.join("x");
+            stores.put_atomic(&file, Bytes::copy_from_slice(&bytes[..length])).await.unwrap();
+            assert_eq!(stores.sha256(&file).await.unwrap(), sha256_hex(&bytes[..length]), "{length} bytes");
+        }
+        let error = stores.sha256(&root.join("nothing")).await.unwrap_err();
+        assert!(matches!(error, Error::NotFound { .. }), "{error}");
+    }
+
+    async fn views_of_one_memory(stores: Stores, root: Location) {
+        let file = root.join("d/x");
+        stores.put_atomic(&file, Bytes::from("text")).await.unwrap();
+        assert_eq!(stores.clone().get(&file).await.unwrap(), "text", "a clone shares the bytes");
+        let other = Location::parse("memory://another/base/d/x").unwrap();
+        assert!(stores.get(&other).await.is_err(), "another name, another memory");
+        stores.delete_prefix(&root.join("nothing")).await.unwrap();
+        stores.delete_prefix(&root.join("d/")).await.unwrap();
+        assert!(stores.get(&file).await.is_err());
+        stores.put_atomic(&file, Bytes::from("text")).await.unwrap();
+        stores.delete_prefix(&file).await.unwrap();
+        assert!(stores.get(&file).await.is_err());
+    }
+}
