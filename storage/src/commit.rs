@@ -356,12 +356,13 @@ impl Commit {
 
     /// False when the number is taken by somebody else.
     async fn put_manifest(&self, next: &Manifest) -> Result<bool> {
-        let put = self.meta.create(&manifest::file_name(next.version), next.to_bytes()).await;
+        let (name, bytes) = (manifest::file_name(next.version), next.to_bytes());
+        let put = self.meta.create(&name, bytes.clone()).await;
         if matches!(put, Ok(true)) {
             return Ok(true);
         }
-        // A put may have taken effect although its answer was lost or a later step of it failed: look who owns the number.
-        let ours = self.newest().await?.is_some_and(|newest| newest.commit == self.id);
+        // A put may have taken effect although its answer was lost or a later step of it failed: look whose it is.
+        let ours = self.meta.get(&name).await?.is_some_and(|found| found == bytes);
         if ours { Ok(true) } else { put }
     }
 

@@ -53,8 +53,12 @@ pub fn is_hidden(relative: &str) -> bool {
 pub(crate) async fn table_of(store: &Arc<dyn ObjectStore>, path: &Path) -> Result<Option<(Path, Manifest)>> {
     let mut directory = path.clone();
     loop {
-        if let Some(found) = manifest::newest(store, &directory).await? {
-            return Ok(Some((directory, found)));
+        match manifest::newest(store, &directory).await {
+            Ok(Some(found)) => return Ok(Some((directory, found))),
+            // What somebody else keeps to himself further up is no table of ours.
+            Ok(None) => {}
+            Err(object_store::Error::PermissionDenied { .. }) if directory != *path => {}
+            Err(e) => return Err(e),
         }
         match directory.parent() {
             Some(parent) if !directory.is_root() => directory = parent,

@@ -191,6 +191,12 @@ fn alternatives(inside: &str) -> Vec<&str> {
 
 /// Says how far the path exists and which name is near the missing one.
 async fn missing(location: &Location, here: &Directory) -> Error {
+    if location.path().parts().any(|name| name.as_ref() == "~") {
+        return Error::not_found(
+            location,
+            "no such file or directory (~ is not expanded: write the home directory out)",
+        );
+    }
     let plain = "no such file or directory";
     let (Some(parent), Some(name)) = (location.parent(), location.file_name()) else {
         return Error::not_found(location, plain);
@@ -277,6 +283,7 @@ mod tests {
             ("dta/", "no such file or directory, did you mean <root>data?"),
             ("data/weather.csv", "no such file or directory"),
             ("data/*.csv", "no file matches (1 visible file below <root>data/)"),
+            ("~/x.csv", "no such file or directory (~ is not expanded: write the home directory out)"),
             ("d*", "matches directories only: add /* or /** for the files in them"),
             ("dada/*.csv", "no such file or directory, did you mean <root>data?"),
             ("data/[.csv", "is no glob: invalid range pattern at \"[.csv\""),
