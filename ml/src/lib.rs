@@ -4,12 +4,16 @@
 #[macro_use]
 pub mod simd;
 
+/// Sums that do not depend on the order of their terms.
+pub mod exact;
 /// Matrix products: checked, timed, chosen.
 pub mod kernel;
 /// Layers with hand-written backward.
 pub mod layer;
 /// Losses and their gradients.
 pub mod loss;
+/// How good predictions are.
+pub mod metric;
 /// Networks: one flat parameter vector, forward and backward.
 pub mod network;
 /// Optimizers.
@@ -20,5 +24,9 @@ pub mod random;
 pub mod schedule;
 /// What training reads: canonical shards of plain numbers.
 pub mod shards;
+/// Aggregate functions of SQL that transforms are fitted with.
+pub mod statistics;
+/// How often each distinct number occurs.
+pub mod tally;
 /// Minibatch training on any number of workers, to the same bytes.
 pub mod train;
