@@ -498,3 +498,6 @@ impl Network {
         predictions
     }
 }
+
+#[cfg(test)]
+mod tests;

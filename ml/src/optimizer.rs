@@ -315,3 +315,131 @@ vectorized! {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Kernel;
+    use crate::layer::Activation;
+    use crate::loss::Loss;
+    use crate::network::{Architecture, NetworkSpec, Tape, Tile};
+    use crate::shards::FeatureLayout;
+    use std::collections::BTreeMap;
+
+    /// 50 steps of PyTorch, written by `tests/golden/optimizers.py`.
+    #[derive(Deserialize)]
+    struct Golden {
+        elements: usize,
+        cases: Vec<Case>,
+        network: NetworkCase,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        optimizer: Optimizer,
+        rate: f64,
+        l1: f64,
+        l2: f64,
+        /// After so many steps.
+        weights: BTreeMap<u64, Vec<f64>>,
+    }
+
+    #[derive(Deserialize)]
+    struct NetworkCase {
+        dense: usize,
+        hidden: Vec<usize>,
+        classes: usize,
+        x: Vec<f32>,
+        labels: Vec<f32>,
+        initial: Vec<f32>,
+        r#final: Vec<f64>,
+        losses: Vec<f64>,
+    }
+
+    fn golden() -> Golden {
+        serde_json::from_str(include_str!("../../tests/golden/optimizers.json")).unwrap()
+    }
+
+    fn push(i: usize, t: u64) -> f64 {
+        if i == 3 && t < 20 { 0.0 } else { (0.7 * i as f64 + 0.3 * t as f64).sin() * (1.0 + (i % 4) as f64) }
+    }
+
+    #[test]
+    fn fifty_steps_of_every_optimizer_equal_pytorchs() {
+        let golden = golden();
+        assert_eq!(golden.cases.len(), 11);
+        for case in &golden.cases {
+            let mut weights: Vec<f32> = (0..golden.elements).map(|i| (1.0 + 3.0 * i as f64).sin() as f32).collect();
+            let mut slots = vec![Vec::new(); case.optimizer.slots()];
+            case.optimizer.start(&weights, case.rate, &mut slots);
+            slots.resize(2, vec![0.0; weights.len()]);
+            for t in 0..50 {
+                // The sum of four rows' gradients; the rule divides by their weight.
+                let gradient = |(i, w): (usize, &f32)| 4.0 * (push(i, t) as f32 + 0.5 * w);
+                let sum: Vec<f32> = weights.iter().enumerate().map(gradient).collect();
+                let rule =
+                    StepRule { count: t + 1, rate: case.rate, scale: 0.25, l1: case.l1, l2: case.l2, decays: true };
+                let [first, second] = slots.get_disjoint_mut([0, 1]).unwrap();
+                case.optimizer.apply(&rule, &mut weights, &sum, [first, second]);
+                let Some(expected) = case.weights.get(&(t + 1)) else { continue };
+                for (i, (got, expected)) in weights.iter().zip(expected).enumerate() {
+                    let error = (f64::from(*got) - expected).abs();
+                    assert!(
+                        error < 1e-5,
+                        "{:?} step {} element {i}: {got}, expected {expected}",
+                        case.optimizer,
+                        t + 1
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fifty_steps_of_a_network_with_adam_equal_pytorchs() {
+        let case = golden().network;
+        let spec = NetworkSpec {
+            inputs: FeatureLayout::of_dense(case.dense),
+            hidden: case.hidden,
+            activation: Activation::Relu,
+            dropout: 0.0,
+            layer_norm: false,
+            outputs: case.classes,
+            loss: Loss::SoftmaxCrossEntropy,
+        };
+        let architecture = Architecture::new(&spec).unwrap();
+        let rows = case.labels.len();
+        let row_weights = vec![1.0; rows];
+        let tile = Tile { rows, dense: &case.x, indices: &[], labels: &case.labels, weights: &row_weights };
+        let mut weights = case.initial;
+        let mut slots = vec![Vec::new(); 2];
+        Optimizer::ADAM.start(&weights, 0.01, &mut slots);
+        let (mut tape, mut gradient) = (Tape::new(&architecture, rows), vec![0.0; architecture.parameters()]);
+        for (t, expected) in case.losses.iter().enumerate() {
+            let loss = architecture.gradient(Kernel::Native, &weights, tile, None, &mut tape, &mut gradient);
+            assert!((loss / rows as f64 - expected).abs() < 1e-5, "loss at step {t}: {loss}, expected {expected}");
+            let scale = 1.0 / rows as f64;
+            let rule = StepRule { count: t as u64 + 1, rate: 0.01, scale, l1: 0.0, l2: 0.0, decays: true };
+            let [first, second] = slots.get_disjoint_mut([0, 1]).unwrap();
+            Optimizer::ADAM.apply(&rule, &mut weights, &gradient, [first, second]);
+        }
+        for (i, (got, expected)) in weights.iter().zip(case.r#final).enumerate() {
+            assert!((f64::from(*got) - expected).abs() < 1e-5, "parameter {i}: {got}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn l1_pulls_towards_zero_and_ftrl_reaches_it() {
+        for (optimizer, reaches) in [(Optimizer::Sgd, false), (Optimizer::FTRL, true)] {
+            let mut weights = vec![0.05, -0.05];
+            let mut slots = vec![Vec::new(); optimizer.slots()];
+            optimizer.start(&weights, 0.1, &mut slots);
+            slots.resize(2, vec![0.0; 2]);
+            let rule = StepRule { count: 1, rate: 0.1, scale: 1.0, l1: 0.2, l2: 0.0, decays: true };
+            let [first, second] = slots.get_disjoint_mut([0, 1]).unwrap();
+            optimizer.apply(&rule, &mut weights, &[0.0, 0.0], [first, second]);
+            assert!(weights[0] < 0.05 && weights[1] > -0.05, "{optimizer:?} {weights:?}");
+            assert_eq!(weights == [0.0, 0.0], reaches, "{optimizer:?} {weights:?}");
+        }
+    }
+}

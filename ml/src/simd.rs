@@ -21,7 +21,10 @@ pub enum Level {
 #[inline]
 pub fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
-    *LEVEL.get_or_init(detect)
+    let level = *LEVEL.get_or_init(detect);
+    #[cfg(test)]
+    let level = level.min(*tests::HIGHEST.read().expect("no test panics while it holds the lock"));
+    level
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -126,8 +129,26 @@ vectorized! {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use std::sync::RwLock;
+
+    /// Tests lower it to see that every level gives the same bits; others may run meanwhile, for the same reason.
+    pub(super) static HIGHEST: RwLock<Level> = RwLock::new(Level::Avx512);
+
+    /// Runs `work` at every level that this machine has, lowest first.
+    pub(crate) fn at_every_level<T>(mut work: impl FnMut(Level) -> T) -> Vec<T> {
+        [Level::Baseline, Level::Avx2, Level::Avx512]
+            .into_iter()
+            .filter(|level| *level <= detect())
+            .map(|level| {
+                *HIGHEST.write().unwrap() = level;
+                let result = work(level);
+                *HIGHEST.write().unwrap() = Level::Avx512;
+                result
+            })
+            .collect()
+    }
 
     #[test]
     fn sum_of_squares_is_near_the_plain_sum() {

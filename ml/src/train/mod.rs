@@ -220,3 +220,6 @@ fn gang_error(error: GangError) -> Error {
         other => Error::invalid(other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;
