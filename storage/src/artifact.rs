@@ -16,22 +16,20 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::directory::Directory;
 use crate::error::{Error, Result};
-use crate::fault;
-use crate::lease::{Lease, lease_id};
 use crate::location::Location;
+use crate::publish::{Publisher, clean};
 use crate::sealed::{self, sha256_hex};
 use crate::store::Stores;
 
-const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 const REMOVED: &str = "_removed";
-const PUBLISHING: &str = "_publishing";
-const ALIASES: &str = "_alias";
+pub(crate) const PUBLISHING: &str = "_publishing";
+pub(crate) const ALIASES: &str = "_alias";
 /// The layout of an artifact's manifest; a reader refuses a newer one.
-const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 /// Losing the race for a version this often means that something is wrong.
 const ATTEMPTS: usize = 1000;
 
@@ -46,7 +44,7 @@ pub struct Artifact {
     pub location: Location,
     /// Lower-case hexadecimal SHA-256 of the manifest: as good as one over all files.
     pub manifest_sha256: String,
-    manifest: ArtifactManifest,
+    pub(crate) manifest: ArtifactManifest,
 }
 
 /// A file of an artifact.
@@ -61,12 +59,12 @@ pub struct ArtifactFile {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct ArtifactManifest {
-    format: u32,
-    name: String,
-    version: u64,
-    directory: String,
-    files: Vec<ArtifactFile>,
+pub(crate) struct ArtifactManifest {
+    pub(crate) format: u32,
+    pub(crate) name: String,
+    pub(crate) version: u64,
+    pub(crate) directory: String,
+    pub(crate) files: Vec<ArtifactFile>,
 }
 
 impl Artifact {
@@ -89,7 +87,7 @@ impl Artifact {
 /// The artifacts of one kind in a warehouse. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct ArtifactStore {
-    stores: Stores,
+    pub(crate) stores: Stores,
     root: Location,
 }
 
@@ -366,7 +364,7 @@ impl ArtifactStore {
         Ok(aliases)
     }
 
-    fn home(&self, name: &str) -> Result<Directory> {
+    pub(crate) fn home(&self, name: &str) -> Result<Directory> {
         check_name(&self.root, name)?;
         Directory::open(&self.stores, &self.root.join(name).as_directory())
     }
@@ -382,7 +380,7 @@ fn alias_file(alias: &str) -> String {
 }
 
 /// Names become directories: letters, digits, `_`, `-` and `.`, not hidden, of a length that every disk takes.
-fn check_name(root: &Location, name: &str) -> Result<()> {
+pub(crate) fn check_name(root: &Location, name: &str) -> Result<()> {
     let allowed = |c: char| c.is_alphanumeric() || "_-.".contains(c);
     if name.is_empty() || name.len() > 200 || name.starts_with(['_', '.']) || !name.chars().all(allowed) {
         let reason =
@@ -393,13 +391,13 @@ fn check_name(root: &Location, name: &str) -> Result<()> {
 }
 
 /// The numbers that were ever used, removed versions included, ascending.
-async fn numbers(home: &Directory) -> Result<Vec<u64>> {
+pub(crate) async fn numbers(home: &Directory) -> Result<Vec<u64>> {
     let mut found: Vec<u64> = home.entries().await?.directories.iter().filter_map(|name| name.parse().ok()).collect();
     found.sort_unstable();
     Ok(found)
 }
 
-async fn next_version(home: &Directory) -> Result<u64> {
+pub(crate) async fn next_version(home: &Directory) -> Result<u64> {
     for version in numbers(home).await?.into_iter().rev() {
         // A directory with neither is that of a publisher at work, or of a dead one: the number is still free.
         for file in [MANIFEST, REMOVED] {
@@ -409,115 +407,6 @@ async fn next_version(home: &Directory) -> Result<u64> {
         }
     }
     Ok(1)
-}
-
-/// One publish at work, with its lease.
-struct Publisher {
-    home: Directory,
-    name: String,
-    id: String,
-    files: Vec<(String, Bytes)>,
-    records: Vec<ArtifactFile>,
-    _lease: Lease,
-}
-
-impl Publisher {
-    async fn begin(store: &ArtifactStore, name: &str, mut files: Vec<(String, Bytes)>) -> Result<Self> {
-        let home = store.home(name)?;
-        files.sort_by(|a, b| a.0.cmp(&b.0));
-        for (at, (file, _)) in files.iter().enumerate() {
-            let twice = at > 0 && files[at - 1].0 == *file;
-            if twice || file.split('/').any(|part| check_name(&home.location, part).is_err()) {
-                return Err(Error::invalid(&home.location, format!("{file:?} is no file name, or is listed twice")));
-            }
-        }
-        clean(&store.stores, &home).await?;
-        let id = Uuid::new_v4().simple().to_string()[..16].to_string();
-        let lease = Lease::take(&store.stores, &home.child(PUBLISHING), &id).await?;
-        fault::point("artifact.begun");
-        let record = |(name, bytes): &(String, Bytes)| ArtifactFile {
-            name: name.clone(),
-            bytes: bytes.len() as u64,
-            sha256: sha256_hex(bytes),
-        };
-        let records = files.iter().map(record).collect();
-        Ok(Self { home, name: name.to_string(), id, files, records, _lease: lease })
-    }
-
-    async fn next_version(&self) -> Result<u64> {
-        next_version(&self.home).await
-    }
-
-    /// `None` when somebody else has that version: nothing of this attempt is left.
-    async fn publish(&self, version: u64) -> Result<Option<Artifact>> {
-        let here = self.home.child(&version.to_string());
-        let own = here.child(&self.id);
-        let published = self.write(&here, &own, version).await;
-        if !matches!(published, Ok(Some(_))) {
-            let _ = own.remove_all().await;
-            self.home.prune(&version.to_string());
-        }
-        published
-    }
-
-    async fn write(&self, here: &Directory, own: &Directory, version: u64) -> Result<Option<Artifact>> {
-        for (file, bytes) in &self.files {
-            own.put(file, bytes.clone()).await?;
-            fault::point("artifact.written_one");
-        }
-        fault::point("artifact.written");
-        let manifest = ArtifactManifest {
-            format: FORMAT,
-            name: self.name.clone(),
-            version,
-            directory: self.id.clone(),
-            files: self.records.clone(),
-        };
-        let text = sealed::seal(&manifest);
-        let manifest_sha256 = sha256_hex(&text);
-        let put = here.create(MANIFEST, text.clone()).await;
-        // A put may have taken effect although a later step of it failed: look whose manifest is there.
-        let ours = match &put {
-            Ok(created) => *created,
-            Err(_) => here.get(MANIFEST).await?.is_some_and(|found| found == text),
-        };
-        if !ours {
-            return put.map(|_| None);
-        }
-        fault::point("artifact.manifest");
-        let (name, location) = (self.name.clone(), here.location.clone());
-        Ok(Some(Artifact { name, version, location, manifest_sha256, manifest }))
-    }
-}
-
-/// Removes what dead publishers left, and the files of removed versions.
-async fn clean(stores: &Stores, home: &Directory) -> Result<()> {
-    for version in numbers(home).await? {
-        let here = home.child(&version.to_string());
-        for own in here.entries().await?.directories {
-            // The order matters: once its publisher is known to be gone, what the manifest says is final.
-            let Some(_lease) = Lease::of_dead(stores, &home.child(PUBLISHING), &own).await? else { continue };
-            let named = match here.get(MANIFEST).await? {
-                Some(bytes) => sealed::unseal::<ArtifactManifest>(&bytes).map(|manifest| manifest.directory == own),
-                None => Ok(false),
-            };
-            // A damaged manifest proves nothing: leave everything for whoever repairs it.
-            if named == Ok(false) {
-                here.child(&own).remove_all().await?;
-            }
-        }
-        here.remove_abandoned_temporaries().await?;
-        home.prune(&version.to_string());
-    }
-    let publishing = home.child(PUBLISHING);
-    for file in publishing.entries().await?.files {
-        if let Some(id) = lease_id(&file) {
-            // Dropping the lease of a dead publisher removes its file.
-            drop(Lease::of_dead(stores, &publishing, id).await?);
-        }
-    }
-    home.child(ALIASES).remove_abandoned_temporaries().await?;
-    publishing.remove_abandoned_temporaries().await
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Artifacts as the registry of models sees them.
 
 use super::*;
+use crate::lease::Lease;
 use crate::testing::{on_both, raw_names};
 
 on_both!(

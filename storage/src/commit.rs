@@ -24,7 +24,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::{ObjectStoreExt, RenameTargetMode};
 use uuid::Uuid;
 
-use crate::committed::{is_hidden, relative, table_of, visible};
+use crate::committed::{is_hidden, relative, visible};
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::fault;
@@ -33,6 +33,7 @@ use crate::leftovers::{self, Plan, staging_name};
 use crate::location::Location;
 use crate::manifest::{self, DataFile, META, Manifest};
 use crate::store::Stores;
+use crate::target::{self, Target};
 
 /// Marks a directory whose writer has finished, as Hadoop's readers expect it.
 const SUCCESS: &str = "_SUCCESS";
@@ -40,12 +41,6 @@ const SUCCESS: &str = "_SUCCESS";
 const PARALLEL: usize = 16;
 /// Losing the race for a manifest number this often means that something is wrong.
 const ATTEMPTS: usize = 10_000;
-
-/// Last parts of a name by which a target without a `/` at its end is taken for one file.
-const FILE_EXTENSIONS: &[&str] = &[
-    "parquet", "csv", "tsv", "txt", "json", "jsonl", "ndjson", "arrow", "arrows", "ipc", "feather", "avro", "orc",
-    "gz", "bz2", "xz", "zst", "zstd", "lz4", "snappy", "br",
-];
 
 /// What happens to what is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,14 +85,6 @@ pub struct Committed {
     pub paths: Vec<Location>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Target {
-    /// Files in a directory, named by manifests.
-    Table,
-    /// One file.
-    File,
-}
-
 /// A commit in progress. Dropped or aborted it leaves nothing; killed, the next commit cleans up.
 #[derive(Debug)]
 pub struct Commit {
@@ -127,7 +114,7 @@ impl Commit {
         if table.is_glob() {
             return Err(Error::invalid(table, "a place to write to has no *, ?, [ or { in its name"));
         }
-        let target = target_of(stores, table).await?;
+        let target = target::find(stores, table).await?;
         let directory = match target {
             Target::Table => Directory::open(stores, &table.as_directory())?,
             Target::File => {
@@ -136,12 +123,12 @@ impl Commit {
             }
         };
         match target {
-            Target::Table => check_table(&directory, mode).await?,
-            Target::File => check_file(&directory, table, mode).await?,
+            Target::Table => target::check_table(&directory, mode).await?,
+            Target::File => target::check_file(&directory, table, mode).await?,
         }
         let id = Uuid::new_v4().simple().to_string()[..16].to_string();
         let meta = directory.child(META);
-        let made = missing_directories(&meta);
+        let made = target::missing_directories(&meta);
         leftovers::clean(stores, &directory).await?;
         if target == Target::Table {
             directory.remove_abandoned_temporaries().await?;
@@ -474,97 +461,6 @@ fn final_name(file: &WrittenFile) -> String {
         "" => name.to_string(),
         directory => format!("{directory}/{name}"),
     }
-}
-
-/// Whether a name ends like a file of a data format.
-fn looks_like_data(name: &str) -> bool {
-    let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
-    extension.is_some_and(|extension| FILE_EXTENSIONS.contains(&extension.as_str()))
-}
-
-async fn target_of(stores: &Stores, table: &Location) -> Result<Target> {
-    if table.is_directory_like() {
-        return Ok(Target::Table);
-    }
-    let here = Directory::open(stores, table)?;
-    if here.as_object().await?.is_some() {
-        return Ok(Target::File);
-    }
-    let is_directory = match table.local_path() {
-        Some(path) => path.is_dir(),
-        None => {
-            let entries = here.entries().await?;
-            !entries.files.is_empty() || !entries.directories.is_empty()
-        }
-    };
-    let is_file = !is_directory && table.file_name().is_some_and(looks_like_data);
-    Ok(if is_file { Target::File } else { Target::Table })
-}
-
-async fn check_table(table: &Directory, mode: CommitMode) -> Result<()> {
-    if table.as_object().await?.is_some() {
-        return Err(Error::invalid(&table.location, "is a file, and a table needs a directory"));
-    }
-    match mode {
-        CommitMode::Append | CommitMode::OverwritePartitions => Ok(()),
-        CommitMode::ErrorIfExists => {
-            let found = visible(table.store(), table.path()).await.map_err(|e| Error::at(&table.location, e))?;
-            let Some(first) = found.first() else { return Ok(()) };
-            let reason = format!(
-                "exists already ({} {}, the first is {}); MODE OVERWRITE replaces it, MODE APPEND adds to it",
-                found.len(),
-                if found.len() == 1 { "file" } else { "files" },
-                relative(table.path(), &first.location)
-            );
-            Err(Error::Exists { location: table.location.to_string(), reason })
-        }
-        CommitMode::Overwrite => {
-            let newest = manifest::newest(table.store(), table.path()).await;
-            if newest.map_err(|e| Error::at(&table.location, e))?.is_some() {
-                return Ok(());
-            }
-            // Never written by us: replacing "everything" must not mean somebody's home directory.
-            let found = visible(table.store(), table.path()).await.map_err(|e| Error::at(&table.location, e))?;
-            match found.iter().find(|meta| !meta.location.filename().is_some_and(looks_like_data)) {
-                None => Ok(()),
-                Some(other) => {
-                    let name = relative(table.path(), &other.location);
-                    let reason =
-                        format!("holds {name}, which is no data file: it is not overwritten, choose another directory");
-                    Err(Error::Exists { location: table.location.to_string(), reason })
-                }
-            }
-        }
-    }
-}
-
-async fn check_file(parent: &Directory, file: &Location, mode: CommitMode) -> Result<()> {
-    if let Some((table, _)) = table_of(parent.store(), parent.path()).await.map_err(|e| Error::at(file, e))? {
-        let table = file.at_path(&format!("{table}/"));
-        let reason =
-            format!("is in the directory of the table {table}, which shows its own files only: write it elsewhere");
-        return Err(Error::invalid(file, reason));
-    }
-    match mode {
-        CommitMode::Overwrite => Ok(()),
-        CommitMode::Append | CommitMode::OverwritePartitions => {
-            let reason = "is one file: MODE APPEND and OVERWRITE PARTITIONS need a directory (end the name with /)";
-            Err(Error::invalid(file, reason))
-        }
-        CommitMode::ErrorIfExists => match parent.size(file.file_name().unwrap_or_default()).await? {
-            None => Ok(()),
-            Some(bytes) => {
-                let reason = format!("exists already ({bytes} bytes); MODE OVERWRITE replaces it");
-                Err(Error::Exists { location: file.to_string(), reason })
-            }
-        },
-    }
-}
-
-/// The directories on the way to `meta` that do not exist yet, deepest first.
-fn missing_directories(meta: &Directory) -> Vec<PathBuf> {
-    let Some(path) = meta.location.local_path() else { return vec![] };
-    path.ancestors().take_while(|directory| !directory.exists()).map(PathBuf::from).collect()
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, RenameOptions, RenameTargetMode};
 
+use crate::durable::{blocking, is_temporary, move_staged, remove_abandoned};
 use crate::error::{Error, Result};
-use crate::local::{blocking, is_temporary, move_staged, remove_abandoned};
 use crate::location::Location;
 use crate::store::Stores;
 

@@ -16,8 +16,8 @@ use futures::FutureExt;
 use object_store::ObjectStoreExt;
 
 use crate::directory::Directory;
+use crate::durable::{blocking, create_parents, hold, lock_abandoned};
 use crate::error::{Error, Result};
-use crate::local::{blocking, create_parents, hold, lock_abandoned};
 use crate::store::{Stores, held};
 
 const SUFFIX: &str = ".lock";

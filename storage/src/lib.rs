@@ -3,33 +3,59 @@
 //! This crate knows nothing of tables' schemas, queries or models. Time is not part of any protocol here: who is alive is
 //! told by locks, and what is newest by numbers.
 
-/// Immutable, versioned directories: models.
-pub mod artifact;
-/// Tables appear whole or not at all.
-pub mod commit;
-/// What can go wrong with bytes.
-pub mod error;
-/// Which files a file name, a directory or a glob means.
-pub mod glob;
-/// Requests and bytes, counted.
-pub mod instrument;
 /// Text -> [`Location`].
 pub mod location;
-/// Which files a table consists of.
-pub mod manifest;
-/// JSON that notices a flipped byte.
-pub mod sealed;
+
 /// [`Location`] -> object store.
 pub mod store;
 
-mod committed;
-mod directory;
-mod lease;
-mod leftovers;
-mod local;
+/// Requests and bytes, counted.
+pub mod instrument;
+
+/// Which files a file name, a directory or a glob means.
+pub mod glob;
+
+/// Tables appear whole or not at all.
+pub mod commit;
+
+/// Which files a table consists of.
+pub mod manifest;
+
+/// Immutable, versioned directories: models.
+pub mod artifact;
+
+/// JSON that notices a flipped byte.
+pub mod sealed;
+
+/// What can go wrong with bytes.
+pub mod error;
 
 /// Places where a test may kill the process.
 pub mod fault;
+
+/// Files on this machine's disks as an object store.
+mod local;
+
+/// Files that are there after a power cut.
+mod durable;
+
+/// The readers' view: what is visible and committed.
+mod committed;
+
+/// A place in a store, and what commits do with it.
+mod directory;
+
+/// Who is alive.
+mod lease;
+
+/// What a commit may write to.
+mod target;
+
+/// Cleaning up after the dead.
+mod leftovers;
+
+/// A version of an artifact, published.
+mod publish;
 
 /// One suite that every store passes.
 #[cfg(any(test, feature = "testing"))]

@@ -14,9 +14,10 @@ use sha2::{Digest, Sha256};
 
 use crate::committed::CommittedStore;
 use crate::directory::Directory;
+use crate::durable::blocking;
 use crate::error::{Error, Result};
 use crate::instrument::{Counters, Instrumented, Meter};
-use crate::local::{LocalStore, blocking};
+use crate::local::LocalStore;
 use crate::location::{Location, Scheme};
 use crate::sealed::hex;
 
