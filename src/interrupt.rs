@@ -25,36 +25,43 @@ struct State {
 }
 
 impl Interrupt {
-    /// Begins to watch; needs a tokio runtime. `say` tells the user what the first signal has begun.
+    /// Begins to watch, on a thread of its own: a query that keeps every worker busy must not keep Ctrl-C waiting. `say`
+    /// tells the user what the first signal has begun.
     pub(crate) fn watch(say: impl Fn(&str) + Send + 'static) -> Self {
         let interrupt = Interrupt::default();
         let watcher = interrupt.clone();
-        tokio::spawn(async move {
-            let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
-                return;
-            };
-            loop {
-                tokio::select! {
-                    pressed = tokio::signal::ctrl_c() => {
-                        if pressed.is_err() {
-                            return;
-                        }
-                        if watcher.state.interrupts.fetch_add(1, Ordering::SeqCst) > 0 {
-                            watcher.leave(Exit::Interrupted);
-                        }
-                        say("stopping and cleaning up; Ctrl-C again leaves at once");
-                    }
-                    _ = term.recv() => {
-                        if watcher.state.terminated.fetch_add(1, Ordering::SeqCst) > 0 {
-                            watcher.leave(Exit::Cancelled);
-                        }
-                        say("asked to end: stopping and cleaning up");
-                    }
-                }
-                watcher.cancel();
-            }
+        // Without the thread the signals keep their default: the process ends, which is what was asked.
+        let _ = std::thread::Builder::new().name("signals".to_string()).spawn(move || {
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+            runtime.block_on(watcher.listen(say));
         });
         interrupt
+    }
+
+    async fn listen(&self, say: impl Fn(&str)) {
+        let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+            return;
+        };
+        loop {
+            tokio::select! {
+                pressed = tokio::signal::ctrl_c() => {
+                    if pressed.is_err() {
+                        return;
+                    }
+                    if self.state.interrupts.fetch_add(1, Ordering::SeqCst) > 0 {
+                        self.leave(Exit::Interrupted);
+                    }
+                    say("stopping and cleaning up; Ctrl-C again leaves at once");
+                }
+                _ = terminate.recv() => {
+                    if self.state.terminated.fetch_add(1, Ordering::SeqCst) > 0 {
+                        self.leave(Exit::Cancelled);
+                    }
+                    say("asked to end: stopping and cleaning up");
+                }
+            }
+            self.cancel();
+        }
     }
 
     fn cancel(&self) {
@@ -64,12 +71,17 @@ impl Interrupt {
     }
 
     fn leave(&self, exit: Exit) -> ! {
+        self.remove_temporary();
+        std::process::exit(exit as i32);
+    }
+
+    /// Removes the session's directory when work that was cancelled still holds on to the session.
+    pub(crate) fn remove_temporary(&self) {
         let temporary = self.state.temporary.lock().ok().and_then(|mut path| path.take());
         if let Some(path) = temporary {
             // Leaving matters more than tidiness: what cannot be removed stays for the system's own cleaning.
             let _ = std::fs::remove_dir_all(path);
         }
-        std::process::exit(exit as i32);
     }
 
     /// Names the directory that leaving at once must not leave behind.

@@ -1,6 +1,7 @@
 //! The verbs: each takes what was typed and the console, and says how the process ends.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use engine::{Error, Result, Session};
 use tokio::runtime::Runtime;
@@ -74,7 +75,8 @@ pub(crate) struct Console {
     pub(crate) voice: Voice,
     pub(crate) verbose: u8,
     output: Option<String>,
-    runtime: Runtime,
+    /// Always there until the console goes.
+    runtime: Option<Runtime>,
 }
 
 impl Console {
@@ -100,13 +102,19 @@ impl Console {
             .enable_all()
             .build()
             .map_err(|error| Error::Usage(format!("cannot start {} threads: {error}", config.options.threads)))?;
-        let interrupt = {
-            let _inside = runtime.enter();
-            let display = display.clone();
-            Interrupt::watch(move |text| display.line(text))
-        };
+        let said = display.clone();
+        let interrupt = Interrupt::watch(move |text| said.line(text));
         let output = output.output.clone();
-        Ok(Console { config, paint, display, interrupt, voice, verbose: common.verbose, output, runtime })
+        Ok(Console {
+            config,
+            paint,
+            display,
+            interrupt,
+            voice,
+            verbose: common.verbose,
+            output,
+            runtime: Some(runtime),
+        })
     }
 
     /// A session with all that the configuration says.
@@ -138,7 +146,7 @@ impl Console {
     /// Waits for a future.
     pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
         // Boxed: a whole job's future is large, and this stack has planning to hold as well.
-        self.runtime.block_on(Box::pin(future))
+        self.runtime.as_ref().expect("the runtime lives as long as the console").block_on(Box::pin(future))
     }
 
     /// Shows an error and gives the exit code that it asks for.
@@ -154,6 +162,16 @@ impl Console {
                 exit
             }
         }
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        // A cancelled query ends at its next pause, which a hot loop may not make for long: nobody waits for that.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_millis(500));
+        }
+        self.interrupt.remove_temporary();
     }
 }
 

@@ -140,6 +140,16 @@ impl Names {
         if word.is_empty() {
             return (start, Vec::new());
         }
+        // Some words leave little choice of what comes next.
+        let previous = before[..start].split_whitespace().next_back().unwrap_or_default().to_uppercase();
+        if matches!(previous.as_str(), "FROM" | "JOIN" | "TABLE" | "VIEW" | "DESCRIBE" | "INTO") {
+            let relations = KEYWORDS.iter().filter(|keyword| keyword.starts_with("ML.")).map(|name| name.to_string());
+            let names = self.tables.keys().map(|name| quoted(name)).chain(relations);
+            return (start, sorted(names.filter(|name| begins_with(name, word))));
+        }
+        if previous.rsplit('(').next() == Some("MODEL") {
+            return (start, sorted(self.models.iter().filter(|name| begins_with(name, word)).cloned()));
+        }
         let named = self.tables.keys().map(|name| quoted(name));
         let columns = self.tables.values().flatten().map(|name| quoted(name));
         let functions = self.functions.iter().map(|name| format!("{name}("));
@@ -278,7 +288,9 @@ mod tests {
             ("SEL", 0, &["SELECT"]),
             ("SELECT * FROM fl", 14, &["flights"]),
             ("SELECT * FROM ML.PRED", 14, &["ML.PREDICT("]),
-            ("SELECT * FROM ml.pred", 14, &["ml.predict("]),
+            ("SELECT * FROM ml.pred", 14, &["ML.PREDICT("]),
+            ("SELECT * FROM f", 14, &["flights"]),
+            ("SELECT * FROM ML.PREDICT(MODEL la", 31, &["late_flights"]),
             ("SELECT 1, ", 10, &[]),
             (".ta", 0, &[".tables"]),
             ("DROP MODEL late", 11, &["late_flights"]),

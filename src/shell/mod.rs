@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use arrow::datatypes::DataType;
 use datafusion::common::TableReference;
+use datafusion::datasource::TableType;
 use engine::{Error, Result, Script, Session};
 use rustyline::config::Configurer;
 use rustyline::error::ReadlineError;
@@ -90,11 +92,12 @@ impl Shell<'_> {
     fn step(&mut self, text: &str) -> Step {
         let begun = Instant::now();
         self.console.interrupt.renew();
-        let done = if meta::is_meta(text) { self.command(text) } else { self.statements(text) };
+        let is_meta = meta::is_meta(text);
+        let done = if is_meta { self.command(text) } else { self.statements(text) };
         if let Err(error) = &done {
             self.console.fail(error);
         }
-        if self.timer {
+        if self.timer && !is_meta {
             self.console.remark(&format!("time: {}", seconds(begun.elapsed())));
         }
         done.unwrap_or(Step::Stay)
@@ -154,7 +157,7 @@ impl Shell<'_> {
             let mut rows = Vec::new();
             for name in self.tables() {
                 let Ok(table) = self.session.context().table_provider(reference(&name)).await else { continue };
-                let kind = format!("{:?}", table.table_type()).to_lowercase();
+                let kind = if table.table_type() == TableType::View { "view" } else { "table" }.to_string();
                 rows.push(vec![Some(name), Some(kind), Some(table.schema().fields().len().to_string())]);
             }
             rows
@@ -178,14 +181,15 @@ impl Shell<'_> {
                 };
                 rows.extend(table.schema().fields().iter().map(|field| {
                     let nullable = if field.is_nullable() { "yes" } else { "no" };
-                    let cells =
-                        [name.clone(), field.name().clone(), field.data_type().to_string(), nullable.to_string()];
-                    cells.map(Some).to_vec()
+                    let cells = [name.clone(), field.name().clone(), sql_type(field.data_type()), nullable.to_string()];
+                    // Of one table its name need not be told.
+                    cells.into_iter().skip(usize::from(wanted.is_some())).map(Some).collect::<Vec<_>>()
                 }));
             }
             Ok::<_, Error>(rows)
         })?;
-        self.print(&["table", "column", "type", "nullable"], rows)
+        let names = ["table", "column", "type", "nullable"];
+        self.print(&names[usize::from(wanted.is_some())..], rows)
     }
 
     fn unknown_table(&self, name: &str) -> Error {
@@ -222,6 +226,25 @@ impl Shell<'_> {
             tables
         });
         Names { tables, functions: self.session.function_names(), models: Vec::new() }
+    }
+}
+
+/// The type as SQL spells it, where SQL has a word for it.
+fn sql_type(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "BOOLEAN".to_string(),
+        DataType::Int16 => "SMALLINT".to_string(),
+        DataType::Int32 => "INT".to_string(),
+        DataType::Int64 => "BIGINT".to_string(),
+        DataType::Float32 => "REAL".to_string(),
+        DataType::Float64 => "DOUBLE".to_string(),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR".to_string(),
+        DataType::Date32 | DataType::Date64 => "DATE".to_string(),
+        DataType::Timestamp(_, None) => "TIMESTAMP".to_string(),
+        DataType::Timestamp(_, Some(zone)) => format!("TIMESTAMP ({zone})"),
+        DataType::List(item) | DataType::LargeList(item) => format!("{}[]", sql_type(item.data_type())),
+        DataType::FixedSizeList(item, length) => format!("{}[{length}]", sql_type(item.data_type())),
+        other => other.to_string(),
     }
 }
 
