@@ -72,6 +72,7 @@ impl Interrupt {
 
     fn leave(&self, exit: Exit) -> ! {
         self.remove_temporary();
+        crate::terminal::restore();
         std::process::exit(exit as i32);
     }
 

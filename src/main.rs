@@ -17,6 +17,7 @@ mod printer;
 mod progress;
 mod report;
 mod shell;
+mod terminal;
 
 // The system's allocator gives memory of one thread's batches back to another slowly; queries do little else.
 #[global_allocator]

@@ -176,6 +176,8 @@ impl Display {
         clear(&mut self.drawn());
         match self.screen.voice {
             Voice::Quiet => {}
+            // A parameter's value is no news to who gave it.
+            Voice::Outcomes if report.title.starts_with("DECLARE") => {}
             Voice::Outcomes => report.outcomes.iter().filter_map(outcome_line).for_each(|line| self.line(&line)),
             Voice::Statements => self.line(&format!("{} {}", self.screen.paint.green("done"), statement_line(report))),
         }

@@ -43,9 +43,10 @@ pub(crate) fn render(job: &Job<'_>, paint: Paint) -> String {
         });
     }
     let outcomes = || job.statements.iter().flat_map(|statement| &statement.outcomes);
+    section(&mut text, paint, "Parameters", facts(job.statements.iter().filter(|statement| declares(statement))));
     section(&mut text, paint, "Outputs", outcomes().filter_map(output_line));
     section(&mut text, paint, "Assertions", outcomes().filter_map(|outcome| assertion_line(outcome, paint)));
-    section(&mut text, paint, "Facts", facts(job.statements));
+    section(&mut text, paint, "Facts", facts(job.statements.iter().filter(|statement| !declares(statement))));
     let usage = [
         format!("CPU {}, peak memory {}", cpu_seconds(job.usage.cpu), size(job.usage.peak_rss_bytes)),
         format!("energy {}", job.energy.line()),
@@ -122,9 +123,9 @@ fn assertion_line(outcome: &Outcome, paint: Paint) -> Option<String> {
 }
 
 /// Facts in the order in which they came, each once: every model of a job tells the same kernel.
-fn facts(statements: &[StatementReport]) -> impl Iterator<Item = String> {
+fn facts<'a>(statements: impl Iterator<Item = &'a StatementReport>) -> impl Iterator<Item = String> {
     let mut told: Vec<(&str, &str)> = Vec::new();
-    for outcome in statements.iter().flat_map(|statement| &statement.outcomes) {
+    for outcome in statements.flat_map(|statement| &statement.outcomes) {
         if let Outcome::Fact { name, value } = outcome
             && !told.contains(&(name, value))
         {
@@ -133,6 +134,11 @@ fn facts(statements: &[StatementReport]) -> impl Iterator<Item = String> {
     }
     let width = told.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     told.into_iter().map(move |(name, value)| format!("{name:<width$}  {value}")).collect::<Vec<_>>().into_iter()
+}
+
+/// Whether the statement's fact is a parameter and its value.
+fn declares(statement: &StatementReport) -> bool {
+    statement.title.starts_with("DECLARE")
 }
 
 fn cpu_seconds(cpu: Duration) -> String {
@@ -162,6 +168,11 @@ mod tests {
                 outcomes: vec![fact("model", "late_flights@1"), fact("kernel", "native 215 GFLOP/s")],
             },
             StatementReport {
+                title: "DECLARE min_auc DOUBLE".to_string(),
+                outcomes: vec![fact("min_auc", "0.9")],
+                ..StatementReport::default()
+            },
+            StatementReport {
                 title: format!("ASSERT {}", "long ".repeat(20)),
                 elapsed: Duration::from_millis(12),
                 outcomes: vec![assertion(true, "0.9312"), assertion(false, ""), fact("kernel", "native 215 GFLOP/s")],
@@ -183,19 +194,22 @@ mod tests {
         let job = Job {
             name: "late_flights.sql",
             statements: &statements,
-            planned: 4,
+            planned: 5,
             elapsed: Duration::from_secs(3),
             usage: Usage { cpu: Duration::from_millis(6_240), peak_rss_bytes: 412_000_000 },
             energy: Energy::Rapl { joules: 51.0 },
         };
         let text = render(&job, Paint::plain());
         let expected = "
-Job late_flights.sql: 3 of 4 statements in 3.00 s
+Job late_flights.sql: 4 of 5 statements in 3.00 s
   #  statement                                            time     rows    read  written
 ────────────────────────────────────────────────────────────────────────────────────────
   1  CREATE MODEL late_flights                          2.31 s  336,776  5.0 MB
-  2  ASSERT long long long long long long long long …  0.012 s
-  3  COPY TO out/                                      0.000 s       10           1.2 MB
+  2  DECLARE min_auc DOUBLE                            0.000 s
+  3  ASSERT long long long long long long long long …  0.012 s
+  4  COPY TO out/                                      0.000 s       10           1.2 MB
+Parameters
+  min_auc  0.9
 Outputs
   out/  12 files, 10 rows, 1.2 MB
 Assertions

@@ -103,7 +103,7 @@ impl Job<'_> {
             None => Err(Error::invalid("the output is still being written at the end of the job")),
         });
         let statements = std::mem::take(&mut *reports.lock().unwrap_or_else(PoisonError::into_inner));
-        if self.with_report {
+        if self.with_report && !statements.is_empty() {
             let usage = Usage::now().since(usage);
             let watts = self.console.config.settings.watts_per_core;
             let energy =

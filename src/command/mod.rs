@@ -95,6 +95,9 @@ impl Console {
         };
         let bars = voice != Voice::Quiet && config.settings.progress.resolve(stderr_is_terminal);
         let display = Display::new(voice, bars, paint);
+        if bars {
+            crate::terminal::hide_control_echo();
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.options.threads)
             // Planning recurses with the depth of a query.
@@ -172,6 +175,7 @@ impl Drop for Console {
             runtime.shutdown_timeout(Duration::from_millis(500));
         }
         self.interrupt.remove_temporary();
+        crate::terminal::restore();
     }
 }
 
