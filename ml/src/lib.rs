@@ -10,6 +10,8 @@ pub mod exact;
 pub mod kernel;
 /// Layers with hand-written backward.
 pub mod layer;
+/// Linear and logistic regression.
+pub mod linear;
 /// Losses and their gradients.
 pub mod loss;
 /// How good predictions are.

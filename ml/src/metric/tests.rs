@@ -142,7 +142,10 @@ async fn answers_in_sql() {
             format!("SELECT gm_evaluate_classifier(y, p) FROM {two}"),
             "precision: 0.6666666666666666, recall: 1.0, accuracy: 0.75, f1_score: 0.8, log_loss: 0.6637",
         ),
-        (format!("SELECT get_field(gm_evaluate_classifier(y, [1 - p, p]), 'roc_auc') FROM {two}"), "| 0.625"),
+        (
+            format!("SELECT get_field(gm_evaluate_classifier(y, [1 - p, p]), 'roc_auc') FROM {two} WHERE p > 0"),
+            "| 0.625",
+        ),
         (format!("SELECT get_field(gm_evaluate_classifier(y, p, 0.7), 'recall') FROM {two}"), "| 0.5"),
         (format!("SELECT gm_evaluate_classifier(y, p) IS NULL FROM {two} WHERE y > 5"), "| true"),
         (format!("SELECT gm_confusion(y, p) FROM {two}"), "| [[1, 1], [0, 2]] |"),

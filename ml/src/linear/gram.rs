@@ -1,0 +1,248 @@
+//! Σ h x̃ x̃ᵀ and Σ r x̃ over rows, x̃ = (x, 1): the matrix and the vector of the normal equation and of Newton's method.
+//!
+//! One-hot groups are kept as tables: a row touches one line of its group's table against the dense inputs, and one
+//! element of the table of each pair of groups.
+
+use engine::Result;
+
+use super::fold::Sum;
+use super::matrix;
+use crate::shards::{Block, FeatureLayout, NO_CATEGORY};
+
+/// Up to this many dense inputs the sum is a loop over rows; beyond, a matrix product for each tile of rows.
+const DENSE_BY_ROWS_MAX: usize = 32;
+const TILE_ROWS: usize = 128;
+
+/// Column means over the training rows, by weight.
+#[derive(Debug, Clone)]
+pub(super) struct Means {
+    /// Σ ω.
+    pub(super) weight: f64,
+    /// Of the dense inputs.
+    pub(super) dense: Vec<f64>,
+    /// Of the labels.
+    pub(super) label: f64,
+}
+
+impl Means {
+    pub(super) fn zero(layout: &FeatureLayout) -> Self {
+        Means { weight: 0.0, dense: vec![0.0; layout.dense], label: 0.0 }
+    }
+
+    /// From sums to means.
+    pub(super) fn divide(mut self) -> Self {
+        self.dense.iter_mut().for_each(|sum| *sum /= self.weight);
+        self.label /= self.weight;
+        self
+    }
+}
+
+impl Sum for Means {
+    fn add(&mut self, block: &Block) -> Result<()> {
+        for row in 0..block.rows {
+            let weight = f64::from(block.weights[row]);
+            self.weight += weight;
+            self.label += weight * f64::from(block.labels[row]);
+            let inputs = &block.dense[row * self.dense.len()..][..self.dense.len()];
+            self.dense.iter_mut().zip(inputs).for_each(|(sum, x)| *sum += weight * f64::from(*x));
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, later: Self) {
+        self.weight += later.weight;
+        self.label += later.label;
+        matrix::add_scaled(1.0, &later.dense, &mut self.dense);
+    }
+}
+
+/// What a row gives to the sums: its loss ωℓ, h and r.
+pub(super) struct Share {
+    pub(super) loss: f64,
+    pub(super) h: f64,
+    pub(super) r: f64,
+}
+
+/// The sums, for rows whose shares are `share(x̃·β, label, weight)`; the dense inputs are taken relative to `means`.
+#[derive(Clone)]
+pub(super) struct Gram<'a, F> {
+    share: F,
+    /// β: D coefficients, then the intercept.
+    at: &'a [f64],
+    means: &'a [f64],
+    layout: &'a FeatureLayout,
+    offsets: &'a [usize],
+    /// Dense inputs, the constant 1, and zeros up to a multiple of four.
+    width: usize,
+    loss: f64,
+    weight: f64,
+    /// [width x width].
+    dense: Vec<f64>,
+    /// [Σ group widths x width]: one-hot columns against the dense inputs and 1.
+    cross: Vec<f64>,
+    /// For each pair of groups a < b: [width a x width b].
+    pairs: Vec<Vec<f64>>,
+    /// [width].
+    dense_vector: Vec<f64>,
+    /// [Σ group widths].
+    group_vector: Vec<f64>,
+    tile: Tile,
+}
+
+/// The assembled sums; n = D + 1, inputs in the layout's order and the constant last.
+pub(super) struct Whole {
+    /// Σ ωℓ.
+    pub(super) loss: f64,
+    /// Σ ω.
+    pub(super) weight: f64,
+    /// Σ h x̃ x̃ᵀ [n x n].
+    pub(super) matrix: Vec<f64>,
+    /// Σ r x̃ [n].
+    pub(super) vector: Vec<f64>,
+}
+
+/// Room for a tile of rows.
+#[derive(Clone, Default)]
+struct Tile {
+    inputs: Vec<f64>,
+    scaled: Vec<f64>,
+}
+
+impl<'a, F: Fn(f64, f64, f64) -> Share> Gram<'a, F> {
+    pub(super) fn zero(
+        layout: &'a FeatureLayout,
+        offsets: &'a [usize],
+        means: &'a [f64],
+        at: &'a [f64],
+        share: F,
+    ) -> Self {
+        let width = (layout.dense + 1).next_multiple_of(4);
+        let one_hot = layout.dims() - layout.dense;
+        let groups = &layout.groups;
+        let pairs = (0..groups.len()).flat_map(|a| (a + 1..groups.len()).map(move |b| (a, b)));
+        Gram {
+            share,
+            at,
+            means,
+            layout,
+            offsets,
+            width,
+            loss: 0.0,
+            weight: 0.0,
+            dense: vec![0.0; width * width],
+            cross: vec![0.0; one_hot * width],
+            pairs: pairs.map(|(a, b)| vec![0.0; groups[a] as usize * groups[b] as usize]).collect(),
+            dense_vector: vec![0.0; width],
+            group_vector: vec![0.0; one_hot],
+            tile: Tile::default(),
+        }
+    }
+
+    fn add_tile(&mut self, block: &Block, start: usize, rows: usize) {
+        let (p, q, groups) = (self.layout.dense, self.width, self.layout.groups.len());
+        let mut tile = std::mem::take(&mut self.tile);
+        tile.inputs.clear();
+        tile.inputs.resize(rows * q, 0.0);
+        for (x, given) in tile
+            .inputs
+            .chunks_exact_mut(q)
+            .zip(block.dense[start * p..].chunks(p.max(1)).chain(std::iter::repeat(&[][..])))
+        {
+            x.iter_mut().zip(given).zip(self.means).for_each(|((x, given), mean)| *x = f64::from(*given) - mean);
+            x[p] = 1.0;
+        }
+        let by_rows = q <= DENSE_BY_ROWS_MAX;
+        tile.scaled.clear();
+        for (row, x) in tile.inputs.chunks_exact(q).enumerate() {
+            let indices = &block.indices[(start + row) * groups..][..groups];
+            let set = || indices.iter().zip(self.offsets).enumerate().filter(|(_, (index, _))| **index != NO_CATEGORY);
+            let mut z = matrix::dot(&x[..p], &self.at[..p]) + self.at[self.at.len() - 1];
+            set().for_each(|(_, (index, offset))| z += self.at[offset + *index as usize]);
+            let weight = f64::from(block.weights[start + row]);
+            let Share { loss, h, r } = (self.share)(z, f64::from(block.labels[start + row]), weight);
+            self.loss += loss;
+            self.weight += weight;
+            matrix::add_scaled(r, x, &mut self.dense_vector);
+            if by_rows {
+                for (line, x_i) in self.dense.chunks_exact_mut(q).zip(&x[..=p]) {
+                    matrix::add_scaled(h * x_i, x, line);
+                }
+            } else {
+                tile.scaled.extend(x.iter().map(|x| h * x));
+            }
+            let mut pair = 0;
+            for a in 0..groups {
+                if indices[a] == NO_CATEGORY {
+                    pair += groups - a - 1;
+                    continue;
+                }
+                let column = self.offsets[a] - p + indices[a] as usize;
+                matrix::add_scaled(h, x, &mut self.cross[column * q..][..q]);
+                self.group_vector[column] += r;
+                for b in a + 1..groups {
+                    if indices[b] != NO_CATEGORY {
+                        let place = indices[a] as usize * self.layout.groups[b] as usize + indices[b] as usize;
+                        self.pairs[pair][place] += h;
+                    }
+                    pair += 1;
+                }
+            }
+        }
+        if !by_rows {
+            matrix::add_transposed_product(q, q, rows, &tile.inputs, &tile.scaled, &mut self.dense);
+        }
+        self.tile = tile;
+    }
+
+    /// The sums as a whole.
+    pub(super) fn assemble(&self) -> Whole {
+        let (d, p, q, groups) = (self.layout.dims(), self.layout.dense, self.width, &self.layout.groups);
+        let n = d + 1;
+        let mut matrix = vec![0.0; n * n];
+        let mut set = |i: usize, j: usize, value: f64| {
+            matrix[i * n + j] = value;
+            matrix[j * n + i] = value;
+        };
+        // Dense input i, or the constant for i = p, stands at this place of the whole.
+        let place = |i: usize| if i == p { d } else { i };
+        for i in 0..=p {
+            (0..=i).for_each(|j| set(place(i), place(j), self.dense[i * q + j]));
+        }
+        for column in 0..d - p {
+            (0..=p).for_each(|j| set(p + column, place(j), self.cross[column * q + j]));
+            set(p + column, p + column, self.cross[column * q + p]);
+        }
+        let mut pairs = self.pairs.iter();
+        for a in 0..groups.len() {
+            for b in a + 1..groups.len() {
+                let table = pairs.next().expect("a table for every pair of groups");
+                for (place, value) in table.iter().enumerate() {
+                    let (i, j) = (place / groups[b] as usize, place % groups[b] as usize);
+                    set(self.offsets[a] + i, self.offsets[b] + j, *value);
+                }
+            }
+        }
+        let mut vector = self.dense_vector[..p].to_vec();
+        vector.extend_from_slice(&self.group_vector);
+        vector.push(self.dense_vector[p]);
+        Whole { loss: self.loss, weight: self.weight, matrix, vector }
+    }
+}
+
+impl<F: Fn(f64, f64, f64) -> Share + Send> Sum for Gram<'_, F> {
+    fn add(&mut self, block: &Block) -> Result<()> {
+        for start in (0..block.rows).step_by(TILE_ROWS) {
+            self.add_tile(block, start, TILE_ROWS.min(block.rows - start));
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, later: Self) {
+        self.loss += later.loss;
+        self.weight += later.weight;
+        let own = [&mut self.dense, &mut self.cross, &mut self.dense_vector, &mut self.group_vector];
+        let more = [&later.dense, &later.cross, &later.dense_vector, &later.group_vector];
+        own.into_iter().zip(more).for_each(|(own, more)| matrix::add_scaled(1.0, more, own));
+        self.pairs.iter_mut().zip(&later.pairs).for_each(|(own, more)| matrix::add_scaled(1.0, more, own));
+    }
+}

@@ -1,0 +1,139 @@
+//! Standard errors and p-values of linear regression.
+
+use engine::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use super::gradient::Parameters;
+use super::{Run, matrix};
+
+/// How sure the coefficients of an unpenalised linear regression are, under errors that are independent, normal and of
+/// one variance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Inference {
+    /// [D], then the intercept's when there is one.
+    pub standard_errors: Vec<f64>,
+    /// [D], then the intercept's: the probability of a coefficient this far from 0 if the true one is 0 (two-sided, from
+    /// Student's t).
+    pub p_values: Vec<f64>,
+}
+
+impl Inference {
+    /// From the factored, centred XᵀX, the inputs' means, the residual sum of squares and the number of rows.
+    pub(super) fn new(
+        run: &Run<'_>,
+        factor: &matrix::Factor,
+        means: &[f64],
+        parameters: &Parameters,
+        residual_squares: f64,
+        rows: f64,
+    ) -> Result<Self> {
+        let d = means.len();
+        let layout = run.train.layout();
+        if let Some(column) = factor.explained() {
+            let name = layout.names.get(column).cloned().unwrap_or_else(|| format!("number {column}"));
+            return Err(Error::invalid(format!(
+                "p-values are not defined: input {name} is constant or a combination of the inputs before it"
+            ))
+            .with_hint("leave such inputs out; use category_encoding_method = 'DUMMY_ENCODING'"));
+        }
+        let intercept = run.plan.fit_intercept;
+        let freedom = rows - (d + usize::from(intercept)) as f64;
+        if freedom <= 0.0 {
+            return Err(Error::invalid(format!("p-values of {d} coefficients need more than {rows} rows")));
+        }
+        let variance = residual_squares / freedom;
+        let mut variances: Vec<f64> = (0..d)
+            .map(|i| {
+                let mut unit = vec![0.0; d];
+                unit[i] = 1.0;
+                variance * factor.solve(&unit)[i]
+            })
+            .collect();
+        if intercept {
+            variances.push(variance * (1.0 / rows + matrix::dot(means, &factor.solve(means))));
+        }
+        let standard_errors: Vec<f64> = variances.iter().map(|v| v.sqrt()).collect();
+        let p_values =
+            standard_errors.iter().zip(&parameters.values).map(|(s, w)| two_sided_p(w / s, freedom)).collect();
+        Ok(Inference { standard_errors, p_values })
+    }
+}
+
+/// P(|T| >= |t|) for Student's T with `freedom` degrees: I_x(ν/2, 1/2), x = ν / (ν + t²).
+fn two_sided_p(t: f64, freedom: f64) -> f64 {
+    if t.is_nan() {
+        return f64::NAN;
+    }
+    incomplete_beta(freedom / (freedom + t * t), 0.5 * freedom, 0.5)
+}
+
+/// The regularised incomplete beta function I_x(a, b), by Lentz's continued fraction (Press et al., Numerical Recipes,
+/// 6.4).
+fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
+    if x <= 0.0 || x >= 1.0 {
+        return x.clamp(0.0, 1.0);
+    }
+    let front = (ln_gamma(a + b) - ln_gamma(a) - ln_gamma(b) + a * x.ln() + b * (-x).ln_1p()).exp();
+    if x < (a + 1.0) / (a + b + 2.0) {
+        front * fraction(x, a, b) / a
+    } else {
+        1.0 - front * fraction(1.0 - x, b, a) / b
+    }
+}
+
+fn fraction(x: f64, a: f64, b: f64) -> f64 {
+    let not_zero = |x: f64| if x.abs() < 1e-300 { 1e-300 } else { x };
+    let (mut c, mut d) = (1.0, 1.0 / not_zero(1.0 - (a + b) * x / (a + 1.0)));
+    let mut product = d;
+    for m in 1..10_000 {
+        let m = f64::from(m);
+        let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
+        d = 1.0 / not_zero(1.0 + even * d);
+        c = not_zero(1.0 + even / c);
+        product *= d * c;
+        let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));
+        d = 1.0 / not_zero(1.0 + odd * d);
+        c = not_zero(1.0 + odd / c);
+        product *= d * c;
+        if (d * c - 1.0).abs() < 1e-15 {
+            break;
+        }
+    }
+    product
+}
+
+/// ln Γ(x) for x > 0: Stirling's series after shifting x above 10.
+fn ln_gamma(x: f64) -> f64 {
+    let (mut x, mut shift) = (x, 0.0);
+    while x < 10.0 {
+        shift -= x.ln();
+        x += 1.0;
+    }
+    let inverse = 1.0 / (x * x);
+    let series = (1.0 / 12.0
+        - inverse * (1.0 / 360.0 - inverse * (1.0 / 1260.0 - inverse * (1.0 / 1680.0 - inverse / 1188.0))))
+        / x;
+    shift + (x - 0.5) * x.ln() - x + 0.5 * (2.0 * std::f64::consts::PI).ln() + series
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn student_as_scipy() {
+        // scipy.stats.t.sf(t, freedom) * 2
+        let cases = [
+            (0.0, 5.0, 1.0),
+            (1.0, 1.0, 0.5000000000000001),
+            (2.5, 10.0, 0.03144684423660882),
+            (-2.5, 10.0, 0.03144684423660882),
+            (1.96, 270_000.0, 0.04999681729316851),
+            (12.0, 30.0, 5.580185415199261e-13),
+        ];
+        for (t, freedom, expected) in cases {
+            let p = two_sided_p(t, freedom);
+            assert!((p / expected - 1.0).abs() < 1e-9, "t {t}, {freedom}: {p}, expected {expected}");
+        }
+    }
+}

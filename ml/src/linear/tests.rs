@@ -1,0 +1,302 @@
+//! The solvers against scikit-learn on the same rows (tests/golden/linear.py), against each other, and over threads.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::*;
+use crate::shards::{Block, FeatureLayout, MemoryShards, NO_CATEGORY};
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+}
+
+/// Rows cut into shards of different lengths, and these into blocks of 16.
+fn shards(layout: FeatureLayout, rows: &Block, cuts: &[usize]) -> MemoryShards {
+    let (dense, groups) = (layout.dense, layout.groups.len());
+    let ends = cuts.iter().copied().chain([rows.rows]);
+    let starts = std::iter::once(0).chain(cuts.iter().copied());
+    let part = |(start, end): (usize, usize)| Block {
+        rows: end - start,
+        dense: rows.dense[start * dense..end * dense].to_vec(),
+        indices: rows.indices[start * groups..end * groups].to_vec(),
+        labels: rows.labels[start..end].to_vec(),
+        weights: rows.weights[start..end].to_vec(),
+    };
+    MemoryShards::from_whole(layout, 16, starts.zip(ends).map(part).collect()).unwrap()
+}
+
+fn rows(golden: &Value, case: &Value) -> (FeatureLayout, Block) {
+    let groups: Vec<u32> = numbers(&golden["groups"]).iter().map(|w| *w as u32).collect();
+    let layout = FeatureLayout { dense: 3, groups, names: (0..10).map(|i| format!("x{i}")).collect() };
+    let labels: Vec<f32> = numbers(&case["labels"]).iter().map(|x| *x as f32).collect();
+    let indices = numbers(&golden[case["indices"].as_str().unwrap()]);
+    let block = Block {
+        rows: labels.len(),
+        dense: numbers(&golden["dense"]).iter().map(|x| *x as f32).collect(),
+        indices: indices.iter().map(|i| if *i < 0.0 { NO_CATEGORY } else { *i as u32 }).collect(),
+        weights: match &case["weights"] {
+            Value::Null => vec![1.0; labels.len()],
+            weights => numbers(weights).iter().map(|x| *x as f32).collect(),
+        },
+        labels,
+    };
+    (layout, block)
+}
+
+fn plan(case: &Value) -> LinearPlan {
+    let kind = match case["kind"].as_str().unwrap() {
+        "regression" => LinearKind::Regression,
+        "binary" => LinearKind::Binary,
+        _ => LinearKind::Multinomial(3),
+    };
+    LinearPlan {
+        l1: case["l1"].as_f64().unwrap(),
+        l2: case["l2"].as_f64().unwrap(),
+        fit_intercept: case["fit_intercept"].as_bool().unwrap(),
+        p_values: case.get("p_values").is_some(),
+        ..LinearPlan::new(kind)
+    }
+}
+
+fn golden() -> Value {
+    serde_json::from_str(include_str!("../../../tests/golden/linear.json")).unwrap()
+}
+
+fn assert_close(name: &str, what: &str, got: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), expected.len(), "{name}: {what}");
+    for (i, (a, b)) in got.iter().zip(expected).enumerate() {
+        assert!(
+            (a - b).abs() <= tolerance * b.abs().max(1.0),
+            "{name}: {what}[{i}] {a}, expected {b}\n{got:?}\n{expected:?}"
+        );
+    }
+}
+
+#[test]
+fn coefficients_as_scikit_learn() {
+    let golden = golden();
+    for case in golden["cases"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let (layout, block) = rows(&golden, case);
+        let train = shards(layout, &block, &[10, 10, 75, 160, 161]);
+        let fitted = fit(&plan(case), &train, None, &()).unwrap();
+        assert!(fitted.converged, "{name}: {:?}", fitted.notes);
+        assert_eq!(
+            name.contains("collinear") && fitted.model.kind == LinearKind::Regression && case["l2"] == 0.0,
+            fitted.notes.iter().any(|note| note.contains("collinear")),
+            "{name}: {:?}",
+            fitted.notes
+        );
+        assert_close(name, "coefficients", &fitted.model.coefficients, &numbers(&case["coefficients"]), 1e-6);
+        match &case["intercepts"] {
+            Value::Null => assert!(fitted.model.intercepts.iter().all(|b| *b == 0.0)),
+            intercepts => assert_close(name, "intercepts", &fitted.model.intercepts, &numbers(intercepts), 1e-6),
+        }
+        if let Some(inference) = &fitted.inference {
+            assert_close(name, "standard errors", &inference.standard_errors, &numbers(&case["standard_errors"]), 1e-6);
+            assert_close(name, "p-values", &inference.p_values, &numbers(&case["p_values"]), 1e-6);
+        }
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bytes() {
+    let golden = golden();
+    for case in golden["cases"].as_array().unwrap() {
+        let (layout, block) = rows(&golden, case);
+        let train = shards(layout, &block, &[10, 40, 75, 100, 160, 180]);
+        let mut solvers = vec![Solver::Auto];
+        if case["l1"] == 0.0 {
+            solvers.push(Solver::GradientDescent(StepSize::LineSearch(0.1)));
+        }
+        for solver in solvers {
+            let fitted = |workers| {
+                let plan = LinearPlan { workers, solver, max_iterations: Some(20), p_values: false, ..plan(case) };
+                fit(&plan, &train, Some(&train), &()).unwrap()
+            };
+            let one = fitted(1);
+            for workers in [2, 3, 7] {
+                let many = fitted(workers);
+                assert_eq!(many.model, one.model, "{} on {workers}", case["name"]);
+                let losses = |fit: &LinearFit| fit.history.iter().map(|i| (i.loss, i.eval_loss)).collect::<Vec<_>>();
+                assert_eq!(losses(&many), losses(&one));
+            }
+        }
+    }
+}
+
+/// The rows of the first golden case with inputs of one scale, in one shard.
+fn standardised(kind: &str) -> (MemoryShards, LinearPlan) {
+    let golden = golden();
+    let case = golden["cases"].as_array().unwrap().iter().find(|c| c["kind"] == kind).unwrap().clone();
+    let (layout, mut block) = rows(&golden, &case);
+    block.dense.chunks_exact_mut(3).for_each(|x| x[1] = (x[1] - 40.0) / 3.0);
+    (shards(layout, &block, &[100]), LinearPlan { p_values: false, ..plan(&case) })
+}
+
+#[test]
+fn every_solver_reaches_the_same_minimum() {
+    for kind in ["regression", "binary", "multinomial"] {
+        let (train, plan) = standardised(kind);
+        for (l1, l2) in [(0.0, 1.5), (2.0, 1.0)] {
+            let plan = LinearPlan { l1, l2, max_iterations: Some(20_000), ..plan.clone() };
+            let auto = fit(&plan, &train, None, &()).unwrap().model;
+            let exact = LinearPlan { min_rel_progress: Some(1e-15), ..plan.clone() };
+            let run = |solver: fn(Run<'_>) -> Result<LinearFit>, plan: &LinearPlan| {
+                let run = Run {
+                    plan,
+                    train: &train,
+                    eval: None,
+                    observer: &(),
+                    started: Instant::now(),
+                    history: Vec::new(),
+                    notes: Vec::new(),
+                };
+                solver(run).unwrap().model
+            };
+            let mut others = vec![
+                ("line search", run(|run| descent::batch(run, StepSize::LineSearch(0.1)), &exact)),
+                ("constant", run(|run| descent::batch(run, StepSize::Constant(0.1)), &exact)),
+                ("accelerated", run(descent::accelerated, &plan)),
+            ];
+            if l1 == 0.0 {
+                others.push(("lbfgs", run(lbfgs::solve, &plan)));
+            }
+            for (name, other) in others {
+                let name = format!("{kind} by {name}");
+                // Plain descent crawls along directions that only the penalty bends.
+                let tolerance = if name.contains("line") || name.contains("constant") { 1e-3 } else { 1e-5 };
+                assert_close(&name, "coefficients", &other.coefficients, &auto.coefficients, tolerance);
+                assert_close(&name, "intercepts", &other.intercepts, &auto.intercepts, tolerance);
+            }
+        }
+    }
+}
+
+#[test]
+fn many_dense_inputs_take_the_matrix_product() {
+    // 40 inputs, beyond the loop over rows: the coefficients are found again.
+    let (n, d) = (300, 40);
+    let draw = |i: usize| ((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / 8_388_608.0 - 1.0;
+    let dense: Vec<f32> = (0..n * d).map(draw).collect();
+    let truth: Vec<f64> = (0..d).map(|j| j as f64 / 8.0 - 2.0).collect();
+    let y = |x: &[f32]| x.iter().zip(&truth).map(|(x, w)| f64::from(*x) * w).sum::<f64>() + 0.75;
+    let labels = dense.chunks_exact(d).map(|x| y(x) as f32).collect();
+    let block = Block { rows: n, dense, indices: vec![], labels, weights: vec![1.0; n] };
+    let train = shards(FeatureLayout::of_dense(d), &block, &[120]);
+    let fitted = fit(&LinearPlan::new(LinearKind::Regression), &train, None, &()).unwrap();
+    assert_close("dense", "coefficients", &fitted.model.coefficients, &truth, 1e-6);
+    assert_close("dense", "intercept", &fitted.model.intercepts, &[0.75], 1e-6);
+}
+
+#[test]
+fn predictions_follow_from_scores() {
+    let layout = FeatureLayout { dense: 1, groups: vec![2], names: vec![] };
+    let block = Block {
+        rows: 2,
+        dense: vec![2.0, -1.0],
+        indices: vec![1, NO_CATEGORY],
+        labels: vec![0.0; 2],
+        weights: vec![1.0; 2],
+    };
+    let model = |kind, coefficients: &[f64], intercepts: &[f64]| LinearModel {
+        kind,
+        layout: layout.clone(),
+        coefficients: coefficients.to_vec(),
+        intercepts: intercepts.to_vec(),
+    };
+    let regression = model(LinearKind::Regression, &[0.5, 10.0, 3.0], &[1.0]);
+    assert_eq!(regression.predict(&block), [5.0, 0.5]);
+    let binary = model(LinearKind::Binary, &[1.0, 0.0, -2.0], &[0.0]);
+    assert_eq!(binary.predict(&block), [0.5, 1.0 / (1.0 + 1f64.exp())]);
+    let three = model(LinearKind::Multinomial(3), &[1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 2.0], &[0.0; 3]);
+    let probabilities = three.predict(&block);
+    assert_close("softmax", "row 0", &probabilities[..3], &[1.0 / 3.0; 3], 1e-15);
+    assert!((probabilities[3..].iter().sum::<f64>() - 1.0).abs() < 1e-15 && probabilities[3] < probabilities[4]);
+}
+
+#[test]
+fn separable_classes_end_with_a_finite_model() {
+    let x: Vec<f32> = (0..40).map(|i| i as f32 - 19.5).collect();
+    let labels = x.iter().map(|x| f32::from(*x > 0.0)).collect();
+    let block = Block { rows: 40, dense: x, indices: vec![], labels, weights: vec![1.0; 40] };
+    let train = shards(FeatureLayout::of_dense(1), &block, &[]);
+    let fitted = fit(&LinearPlan::new(LinearKind::Binary), &train, None, &()).unwrap();
+    assert!(fitted.model.coefficients[0].is_finite() && fitted.history.last().unwrap().loss < 1e-6, "{fitted:?}");
+}
+
+#[test]
+fn what_cannot_be_fitted_is_refused() {
+    let (train, plan) = standardised("regression");
+    let empty = shards(FeatureLayout::of_dense(1), &Block::default(), &[]);
+    let spoilt = {
+        let block = Block {
+            rows: 2,
+            dense: vec![1.0, f32::NAN],
+            labels: vec![0.0, 1.0],
+            weights: vec![1.0; 2],
+            indices: vec![],
+        };
+        shards(FeatureLayout::of_dense(1), &block, &[])
+    };
+    let weightless = {
+        let block =
+            Block { rows: 2, dense: vec![1.0, 2.0], labels: vec![0.0, 1.0], weights: vec![0.0; 2], indices: vec![] };
+        shards(FeatureLayout::of_dense(1), &block, &[])
+    };
+    let constant = {
+        let block = Block {
+            rows: 4,
+            dense: vec![1.0; 4],
+            labels: vec![0.0, 1.0, 2.0, 1.0],
+            weights: vec![1.0; 4],
+            indices: vec![],
+        };
+        shards(FeatureLayout::of_dense(1), &block, &[])
+    };
+    let descent = Solver::GradientDescent(StepSize::Constant(50.0));
+    let binary = LinearPlan::new(LinearKind::Binary);
+    let cases: Vec<(LinearPlan, &MemoryShards, &str)> = vec![
+        (plan.clone(), &empty, "no rows to train on"),
+        (plan.clone(), &spoilt, "not a finite number"),
+        (binary.clone(), &spoilt, "not a finite number"),
+        (LinearPlan { solver: descent, ..plan.clone() }, &spoilt, "not a finite number"),
+        (plan.clone(), &weightless, "no row to train on has a weight"),
+        (LinearPlan { solver: descent, ..plan.clone() }, &train, "diverged in iteration"),
+        (
+            LinearPlan { solver: Solver::NormalEquation, ..binary.clone() },
+            &train,
+            "the normal equation solves linear regression",
+        ),
+        (LinearPlan { l1: -1.0, ..plan.clone() }, &train, "l1_reg is -1"),
+        (LinearPlan { p_values: true, l2: 1.0, ..plan.clone() }, &train, "without penalties"),
+        (LinearPlan { p_values: true, ..plan.clone() }, &constant, "input f0 is constant or a combination"),
+    ];
+    for (plan, train, expected) in cases {
+        let error = fit(&plan, train, None, &()).unwrap_err().to_string();
+        assert!(error.contains(expected), "got {error}, expected {expected}");
+    }
+}
+
+#[test]
+fn a_cancelled_fit_stops() {
+    struct Cancelled;
+    impl LinearObserver for Cancelled {
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
+    let (train, plan) = standardised("binary");
+    assert!(matches!(fit(&LinearPlan { workers: 2, ..plan }, &train, None, &Cancelled), Err(Error::Cancelled)));
+}
+
+#[test]
+fn blocks_are_shared_not_copied() {
+    // A fold only borrows blocks: the set stays usable after it, from several threads.
+    let (train, _) = standardised("regression");
+    let before = Arc::strong_count(&train.block(0, 0).unwrap());
+    let sum = fold::fold(&train, 3, &|| false, || gram::Means::zero(train.layout())).unwrap();
+    assert_eq!(sum.divide().weight, 240.0);
+    assert_eq!(Arc::strong_count(&train.block(0, 0).unwrap()), before);
+}
