@@ -34,10 +34,13 @@ impl FileWriter {
     pub(super) fn open(encoding: &Encoding, schema: &SchemaRef, store: BufWriter) -> Result<Self> {
         Ok(match encoding {
             Encoding::Parquet(options) => {
-                let properties = WriterPropertiesBuilder::try_from(options.as_ref())?.build();
-                let options = ArrowWriterOptions::new()
-                    .with_properties(properties)
-                    .with_skip_arrow_metadata(options.global.skip_arrow_metadata);
+                let skip_arrow_metadata = options.global.skip_arrow_metadata;
+                // The writer adds the arrow schema itself; the conversion would insist on having it already.
+                let mut table = options.as_ref().clone();
+                table.global.skip_arrow_metadata = true;
+                let properties = WriterPropertiesBuilder::try_from(&table)?.build();
+                let options =
+                    ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(skip_arrow_metadata);
                 let writer = AsyncArrowWriter::try_new_with_options(store, SchemaRef::clone(schema), options)?;
                 FileWriter::Parquet(Box::new(writer))
             }
