@@ -9,8 +9,8 @@ rounds=${1:-3}
 shift || true
 peers=("${@:-sklearn}")
 python=${PYTHON:-python3}
-gristmill=${GRISTMILL:-target/release/gristmill}
-[ -x "$gristmill" ] || cargo build --release
+gristmill=${GRISTMILL:-${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/gristmill/target}/release/gristmill}
+[ -x "$gristmill" ] || make build
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -25,7 +25,7 @@ seconds() {
 
 for round in $(seq "$rounds"); do
   rm -rf "$work/warehouse" "$work/out"
-  took=$(seconds "$gristmill" run examples/jobs/late_flights.sql -p out="$work/out" --set engine.warehouse="$work/warehouse")
+  took=$(seconds "$gristmill" run examples/jobs/late_flights.sql -p out="$work/out" --warehouse "$work/warehouse")
   echo "gristmill $took" | tee -a "$work/times"
   for peer in "${peers[@]}"; do
     took=$(seconds "$python" benches/peers/flights.py "$peer" examples/data/nycflights13)

@@ -1,0 +1,130 @@
+//! Runs `tests/slt/**/*.slt`: SQL that goes in, rows that come out. Each file is a test of its own, named by runner and
+//! file: `slt::local::sql_copy`.
+//!
+//! A record is a script for a session that lives as long as its file; the rows of its last SELECT are its result.
+//! `__TEST_DIR__` stands for a directory that is the file's own. To write the results of a run into a file instead of
+//! comparing them, set `SLT_COMPLETE=1` and read the difference.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use async_trait::async_trait;
+use engine::{Options, RunSettings, Script, Session};
+use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
+
+/// One session over local files, with the models of a warehouse of its own.
+struct Local {
+    session: Session,
+    directory: Arc<tempfile::TempDir>,
+}
+
+impl Local {
+    fn new(directory: Arc<tempfile::TempDir>) -> Result<Self, engine::Error> {
+        let options = Options {
+            threads: 2,
+            warehouse: directory.path().join("warehouse").to_string_lossy().into_owned(),
+            ..Options::default()
+        };
+        let session = Session::builder(storage::Stores::new(), options).build()?;
+        Ok(Local { session, directory })
+    }
+}
+
+/// The error as the user reads it, all sources in one line.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Told(String);
+
+#[async_trait]
+impl AsyncDB for Local {
+    type Error = Told;
+    type ColumnType = DefaultColumnType;
+
+    async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Told> {
+        let sql = sql.replace("__TEST_DIR__", &self.directory.path().to_string_lossy());
+        let told = |error: engine::Error| Told(error.to_string());
+        let script = Script::parse("record", sql.as_str()).map_err(told)?;
+        let results = Arc::new(engine::Collected::default());
+        let settings = RunSettings { results: Arc::clone(&results) as _, ..RunSettings::default() };
+        self.session.run_script(&script, &settings).await.map_err(told)?;
+        match results.take().pop() {
+            Some(batches) => rows(&batches),
+            None => Ok(DBOutput::StatementComplete(0)),
+        }
+    }
+
+    async fn shutdown(&mut self) {}
+
+    fn engine_name(&self) -> &str {
+        "local"
+    }
+}
+
+/// Rows as text: NULL, `(empty)` for an empty string, everything else as arrow displays it.
+fn rows(batches: &[RecordBatch]) -> Result<DBOutput<DefaultColumnType>, Told> {
+    let options = FormatOptions::default().with_null("NULL").with_display_error(true);
+    let mut rows = Vec::new();
+    for batch in batches {
+        let columns: Vec<_> = (batch.columns().iter())
+            .map(|column| ArrayFormatter::try_new(column.as_ref(), &options))
+            .collect::<Result<_, _>>()
+            .map_err(|error| Told(error.to_string()))?;
+        for row in 0..batch.num_rows() {
+            let cell = |column: &ArrayFormatter<'_>| match column.value(row).to_string() {
+                empty if empty.is_empty() => "(empty)".to_string(),
+                text => text,
+            };
+            rows.push(columns.iter().map(cell).collect());
+        }
+    }
+    let types = vec![DefaultColumnType::Any; batches.first().map_or(0, RecordBatch::num_columns)];
+    Ok(DBOutput::Rows { types, rows })
+}
+
+fn run(file: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt").join(file);
+    let directory = Arc::new(tempfile::tempdir().unwrap());
+    let mut runner = Runner::new(|| {
+        let directory = Arc::clone(&directory);
+        async { Local::new(directory).map_err(|error| Told(error.to_string())) }
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        if std::env::var_os("SLT_COMPLETE").is_some() {
+            let validator = sqllogictest::default_validator;
+            let columns = sqllogictest::default_column_validator;
+            runner.update_test_file(&path, " ", validator, sqllogictest::default_normalizer, columns).await.unwrap();
+        } else if let Err(error) = runner.run_file_async(&path).await {
+            panic!("{}", error.display(false));
+        }
+    });
+}
+
+macro_rules! files {
+    ($($name:ident: $file:literal,)*) => {
+        const FILES: &[&str] = &[$($file),*];
+        mod local { $( #[test] fn $name() { super::run($file); } )* }
+    };
+}
+
+files! {
+    sql_types: "sql/types.slt",
+    sql_parameters: "sql/parameters.slt",
+    sql_assertions: "sql/assertions.slt",
+    sql_external_tables: "sql/external_tables.slt",
+    sql_views_and_tables: "sql/views_and_tables.slt",
+    sql_copy: "sql/copy.slt",
+}
+
+#[test]
+fn every_file_is_run() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt");
+    for directory in ["sql"] {
+        for entry in std::fs::read_dir(root.join(directory)).unwrap().flatten() {
+            let file = format!("{directory}/{}", entry.file_name().to_string_lossy());
+            assert!(FILES.contains(&file.as_str()), "{file} is not in the list of files");
+        }
+    }
+}
