@@ -6,6 +6,8 @@ pub mod simd;
 
 /// Sums that do not depend on the order of their terms.
 pub mod exact;
+/// The `ML.*` functions of SQL: which there are, and those that work row by row.
+pub mod function;
 /// Matrix products: checked, timed, chosen.
 pub mod kernel;
 /// Layers with hand-written backward.
@@ -32,3 +34,5 @@ pub mod statistics;
 pub mod tally;
 /// Minibatch training on any number of workers, to the same bytes.
 pub mod train;
+/// From the columns of a query to the inputs of a model: TRANSFORM clauses, and what happens without one.
+pub mod transform;

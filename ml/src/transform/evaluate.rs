@@ -1,0 +1,128 @@
+//! Computes the columns of a frozen transform for a batch of rows.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::logical_expr::ColumnarValue;
+use datafusion::physical_expr::PhysicalExpr;
+use engine::{Error, Result};
+
+use super::fitted::{Applier, Fitted};
+use super::input::InputColumn;
+use super::planning;
+use super::spec::{Step, Work};
+
+/// A number for each column: raw columns first, then steps.
+pub(crate) type ColumnId = usize;
+
+/// The steps of a transform, planned.
+#[derive(Debug)]
+pub(crate) struct Evaluator {
+    inputs: Vec<InputColumn>,
+    steps: Vec<Planned>,
+    columns: Schema,
+}
+
+#[derive(Debug)]
+enum Planned {
+    Sql { sql: String, expr: Arc<dyn PhysicalExpr>, reads: Vec<ColumnId>, schema: SchemaRef },
+    Fitted { input: ColumnId, applier: Applier },
+}
+
+impl Evaluator {
+    /// Plans every step.
+    ///
+    /// # Errors
+    /// An expression that this build does not understand.
+    pub(crate) fn new(inputs: &[InputColumn], steps: &[Step<Fitted>]) -> Result<Self> {
+        let mut columns = Schema::new(inputs.iter().map(InputColumn::field).collect::<Vec<_>>());
+        let mut planned = Vec::new();
+        for step in steps {
+            let id = |name: &str| columns.index_of(name).map_err(|_| planning::unknown_column(name, &columns));
+            let (step_planned, data_type) = match &step.work {
+                Work::Sql { sql } => {
+                    let expr = planning::plan(sql, &columns)?;
+                    let reads = planning::columns_of(&expr).iter().map(|name| id(name)).collect::<Result<Vec<_>>>()?;
+                    let schema =
+                        Arc::new(Schema::new(reads.iter().map(|id| columns.field(*id).clone()).collect::<Vec<_>>()));
+                    let expr = planning::physical(expr, &schema)?;
+                    let data_type = expr.data_type(&schema)?;
+                    (Planned::Sql { sql: sql.clone(), expr, reads, schema }, data_type)
+                }
+                Work::Fit { input, function } => {
+                    let input = id(input)?;
+                    let data_type = function.output_type(columns.field(input).data_type());
+                    (Planned::Fitted { input, applier: Applier::new(function) }, data_type)
+                }
+            };
+            planned.push(step_planned);
+            let mut fields: Vec<_> = columns.fields().to_vec();
+            fields.push(Arc::new(Field::new(&step.name, data_type, true)));
+            columns = Schema::new(fields);
+        }
+        Ok(Evaluator { inputs: inputs.to_vec(), steps: planned, columns })
+    }
+
+    /// The number of a column.
+    pub(crate) fn id(&self, column: &str) -> Result<ColumnId> {
+        self.columns.index_of(column).map_err(|_| planning::unknown_column(column, &self.columns))
+    }
+
+    /// For each column, whether `wanted` are made from it.
+    pub(crate) fn needed(&self, wanted: impl Iterator<Item = ColumnId>) -> Vec<bool> {
+        let mut needed = vec![false; self.inputs.len() + self.steps.len()];
+        wanted.for_each(|id| needed[id] = true);
+        for (i, step) in self.steps.iter().enumerate().rev() {
+            if needed[self.inputs.len() + i] {
+                match step {
+                    Planned::Sql { reads, .. } => reads.iter().for_each(|id| needed[*id] = true),
+                    Planned::Fitted { input, .. } => needed[*input] = true,
+                }
+            }
+        }
+        needed
+    }
+
+    /// The raw columns among `needed`.
+    pub(crate) fn inputs<'a>(&'a self, needed: &'a [bool]) -> impl Iterator<Item = &'a InputColumn> {
+        self.inputs.iter().zip(needed).filter(|(_, needed)| **needed).map(|(input, _)| input)
+    }
+
+    /// Computes the `needed` columns of `batch`.
+    ///
+    /// # Errors
+    /// A raw column that is missing or of another type; an expression that fails.
+    pub(crate) fn run(&self, batch: &RecordBatch, needed: &[bool]) -> Result<Vec<Option<ArrayRef>>> {
+        let mut values: Vec<Option<ArrayRef>> = Vec::with_capacity(needed.len());
+        for (input, needed) in self.inputs.iter().zip(needed) {
+            values.push(if *needed { Some(input.read(batch)?) } else { None });
+        }
+        for (step, needed) in self.steps.iter().zip(&needed[self.inputs.len()..]) {
+            let value = if *needed { Some(step.run(&values, batch.num_rows())?) } else { None };
+            values.push(value);
+        }
+        Ok(values)
+    }
+}
+
+impl Planned {
+    fn run(&self, values: &[Option<ArrayRef>], rows: usize) -> Result<ArrayRef> {
+        let value = |id: ColumnId| values[id].clone().expect("what a step reads was computed before it");
+        match self {
+            Planned::Fitted { input, applier } => applier.apply(&value(*input)),
+            Planned::Sql { sql, expr, reads, schema } => {
+                let arguments = reads.iter().map(|id| value(*id)).collect();
+                let options = RecordBatchOptions::new().with_row_count(Some(rows));
+                let fails = |what: String| Error::invalid(format!("TRANSFORM: `{sql}`: {what}"));
+                let batch = RecordBatch::try_new_with_options(Arc::clone(schema), arguments, &options)
+                    .map_err(|error| fails(error.to_string()))?;
+                let result = expr.evaluate(&batch).map_err(|error| fails(planning::plain(&error)))?;
+                match result {
+                    ColumnarValue::Array(array) => Ok(array),
+                    scalar => scalar.into_array(rows).map_err(|error| fails(planning::plain(&error))),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Labels: the classes of a classifier, the values of a regressor.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, StringArray, UInt32Array};
+use arrow::compute::{cast, take};
+use arrow::datatypes::DataType;
+use datafusion::logical_expr::Expr;
+use datafusion::prelude::DataFrame;
+use engine::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use super::categories::{Categories, CategoryType, Lookup};
+use super::exact_float;
+use super::fitted::as_numbers;
+use super::input::type_as_text;
+use super::spec::{engine_error, is_text};
+use super::statistics::{Needs, collect};
+
+/// More classes than this are taken for a number, a name or a key.
+const CLASSES_MAX: usize = 1_000;
+
+/// What is predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabelTask {
+    /// One of a few values.
+    Classification,
+    /// A number.
+    Regression,
+}
+
+/// How a label becomes the number that training compares with, and back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LabelEncoding {
+    /// The label's name.
+    pub name: String,
+    /// Its type in the training query, which predictions have, too.
+    #[serde(with = "type_as_text")]
+    pub data_type: DataType,
+    /// Classes, or statistics of the values.
+    #[serde(flatten)]
+    pub values: LabelValues,
+}
+
+/// Classes, or statistics of the values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LabelValues {
+    /// Ascending: strings by their bytes, integers by number, FALSE before TRUE.
+    Classes {
+        /// As text.
+        values: Vec<String>,
+        /// Training rows of each.
+        counts: Vec<u64>,
+    },
+    /// Of the training rows.
+    Numbers {
+        /// Mean.
+        #[serde(with = "exact_float")]
+        mean: f64,
+        /// Standard deviation of the population.
+        #[serde(with = "exact_float")]
+        stddev: f64,
+        /// Smallest.
+        #[serde(with = "exact_float")]
+        min: f64,
+        /// Largest.
+        #[serde(with = "exact_float")]
+        max: f64,
+    },
+}
+
+/// A label's encoding and what was found on the way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FittedLabel {
+    /// The encoding.
+    pub encoding: LabelEncoding,
+    /// Training rows, those without a label included.
+    pub rows: u64,
+    /// Rows whose label is NULL: they cannot be learned from and are to be left out.
+    pub nulls: u64,
+    /// A sentence about those, if any.
+    pub warning: Option<String>,
+}
+
+impl LabelEncoding {
+    /// Finds the classes, or checks the values, of the label `expr` (see [`TransformSpec::label`]) in the rows `train`.
+    ///
+    /// [`TransformSpec::label`]: super::TransformSpec::label
+    ///
+    /// # Errors
+    /// No rows; NULL in all of them; one value alone; more than 1,000 classes; a type that does not fit the task; NaN or
+    /// infinities.
+    pub async fn fit(
+        train: &DataFrame,
+        name: &str,
+        expr: Expr,
+        data_type: &DataType,
+        task: LabelTask,
+    ) -> Result<FittedLabel> {
+        check_type(name, data_type, task)?;
+        let needs = match task {
+            LabelTask::Classification => Needs { categories: true, ..Needs::default() },
+            LabelTask::Regression => Needs { moments: true, ..Needs::default() },
+        };
+        let found = collect(train, &[(expr, needs)]).await?.swap_remove(0);
+        let (rows, nulls) = (found.rows, found.nulls);
+        if rows == 0 {
+            return Err(Error::invalid("there are no training rows"));
+        }
+        if nulls == rows {
+            return Err(Error::invalid(format!("label column `{name}` is NULL in all {rows} training rows")));
+        }
+        let constant = |value: &str| {
+            Error::invalid(format!(
+                "label column `{name}` is {value} in all {} training rows: there is nothing to tell apart",
+                rows - nulls
+            ))
+        };
+        let values = match task {
+            LabelTask::Classification => {
+                let counts = found.categories.unwrap_or_default().counts;
+                match counts.as_slice() {
+                    [(value, _)] => return Err(constant(&format!("'{value}'"))),
+                    many if many.len() > CLASSES_MAX => {
+                        return Err(Error::invalid(format!(
+                            "label column `{name}` has {} classes, at most {CLASSES_MAX} can be told apart",
+                            many.len()
+                        ))
+                        .with_hint("to predict a number use linear_reg or dnn_regressor"));
+                    }
+                    _ => classes(counts, data_type),
+                }
+            }
+            LabelTask::Regression => {
+                let moments = found.moments.unwrap_or_default();
+                if moments.not_finite > 0 {
+                    return Err(Error::invalid(format!(
+                        "label column `{name}` holds {} values that are NaN or infinite",
+                        moments.not_finite
+                    )));
+                }
+                let number = |x: Option<f64>| x.unwrap_or(0.0);
+                let (min, max) = (number(moments.min), number(moments.max));
+                if min == max {
+                    return Err(constant(&min.to_string()));
+                }
+                LabelValues::Numbers { mean: number(moments.mean), stddev: number(moments.stddev), min, max }
+            }
+        };
+        let warning = (nulls > 0)
+            .then(|| format!("label column `{name}` is NULL in {nulls} of {rows} rows: they are left out of training"));
+        let encoding = LabelEncoding { name: name.to_owned(), data_type: data_type.clone(), values };
+        Ok(FittedLabel { encoding, rows, nulls, warning })
+    }
+
+    /// The classes as text, ascending; `None` for a regressor.
+    pub fn classes(&self) -> Option<&[String]> {
+        match &self.values {
+            LabelValues::Classes { values, .. } => Some(values),
+            LabelValues::Numbers { .. } => None,
+        }
+    }
+
+    /// Training rows of each class; `None` for a regressor.
+    pub fn class_counts(&self) -> Option<&[u64]> {
+        match &self.values {
+            LabelValues::Classes { counts, .. } => Some(counts),
+            LabelValues::Numbers { .. } => None,
+        }
+    }
+
+    /// Labels as training sees them: index of the class, or the number.
+    ///
+    /// # Errors
+    /// NULL, a class that training did not show, NaN or infinities, another type.
+    pub fn encode(&self, labels: &ArrayRef) -> Result<Vec<f32>> {
+        if labels.null_count() > 0 {
+            return Err(Error::invalid(format!("label column `{}` holds NULL", self.name))
+                .with_hint(format!("leave such rows out: WHERE {} IS NOT NULL", self.name)));
+        }
+        match &self.values {
+            LabelValues::Numbers { .. } => {
+                check_type(&self.name, labels.data_type(), LabelTask::Regression)?;
+                let numbers = as_numbers(labels)?;
+                match numbers.values().iter().find(|x| !(**x as f32).is_finite()) {
+                    Some(x) => Err(Error::invalid(format!("label column `{}` holds {x}", self.name))),
+                    None => Ok(numbers.values().iter().map(|x| *x as f32).collect()),
+                }
+            }
+            LabelValues::Classes { values, .. } => {
+                check_type(&self.name, labels.data_type(), LabelTask::Classification)?;
+                let of = CategoryType::of(&self.data_type);
+                let categories = Categories { values: values.clone(), of, other: false, dropped: None };
+                let same_kind = of == CategoryType::of(labels.data_type());
+                let labels = if same_kind { Arc::clone(labels) } else { self.as_trained(labels)? };
+                let indices = Lookup::new(&categories).indices(&labels)?;
+                match indices.values().iter().position(|index| *index < 0) {
+                    None => Ok(indices.values().iter().map(|index| *index as f32).collect()),
+                    Some(row) => {
+                        let text = super::as_text(&labels)?;
+                        let value = arrow::array::AsArray::as_string::<i32>(&text).value(row).to_owned();
+                        let shown = values.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
+                        Err(Error::invalid(format!(
+                            "label column `{}` holds '{value}', which is none of the {} classes of training",
+                            self.name,
+                            values.len()
+                        ))
+                        .with_hint(format!("the classes are {shown}{}", if values.len() > 10 { ", ..." } else { "" })))
+                    }
+                }
+            }
+        }
+    }
+
+    /// The values of classes, in the label's own type.
+    ///
+    /// # Errors
+    /// A regressor has no classes.
+    pub fn decode(&self, classes: &[u32]) -> Result<ArrayRef> {
+        let values = self.class_values()?;
+        take(&values, &UInt32Array::from(classes.to_vec()), None).map_err(engine_error)
+    }
+
+    /// The value of each class, in the label's own type.
+    ///
+    /// # Errors
+    /// A regressor has no classes.
+    pub fn class_values(&self) -> Result<ArrayRef> {
+        let Some(classes) = self.classes() else {
+            return Err(Error::invalid(format!("label `{}` is a number and has no classes", self.name)));
+        };
+        let text: ArrayRef = Arc::new(classes.iter().map(|class| Some(class.as_str())).collect::<StringArray>());
+        cast(&text, &self.data_type).map_err(engine_error)
+    }
+
+    fn as_trained(&self, labels: &ArrayRef) -> Result<ArrayRef> {
+        cast(labels, &self.data_type).map_err(|_| {
+            Error::invalid(format!(
+                "label column `{}` has type {}, expected {}",
+                self.name,
+                labels.data_type(),
+                self.data_type
+            ))
+        })
+    }
+}
+
+fn classes(mut counts: Vec<(String, u64)>, data_type: &DataType) -> LabelValues {
+    match CategoryType::of(data_type) {
+        CategoryType::Text => counts.sort_unstable(),
+        CategoryType::Integer => counts.sort_unstable_by_key(|(value, _)| value.parse::<i128>().unwrap_or(i128::MAX)),
+    }
+    let (values, counts) = counts.into_iter().unzip();
+    LabelValues::Classes { values, counts }
+}
+
+fn check_type(name: &str, data_type: &DataType, task: LabelTask) -> Result<()> {
+    let wrong = |what: &str, hint: &str| {
+        Err(Error::invalid(format!("label column `{name}` has type {data_type}: {what}")).with_hint(hint.to_owned()))
+    };
+    match task {
+        LabelTask::Classification => match data_type {
+            DataType::Boolean => Ok(()),
+            t if is_text(t) || t.is_integer() => Ok(()),
+            t if t.is_numeric() => wrong(
+                "classes are strings, integers or booleans",
+                "to predict a number use linear_reg or dnn_regressor; for classes cast it: CAST(y AS BIGINT)",
+            ),
+            _ => wrong("classes are strings, integers or booleans", "cast it: CAST(y AS VARCHAR)"),
+        },
+        LabelTask::Regression => match data_type {
+            t if t.is_numeric() => Ok(()),
+            _ => wrong("a regressor predicts numbers", "for classes use logistic_reg or dnn_classifier"),
+        },
+    }
+}

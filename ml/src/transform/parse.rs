@@ -1,0 +1,324 @@
+//! Reads the select list of a TRANSFORM clause.
+//!
+//! Expressions are walked from the inside out: each analytic `ML.*` call becomes a step to be fitted and is replaced by
+//! the column it makes; what is left around it is a stateless expression. So `ML.STANDARD_SCALER(ln(1 + ML.IMPUTER(x,
+//! 'mean') OVER ())) OVER ()` is three steps.
+
+use std::ops::ControlFlow;
+
+use arrow::datatypes::Schema;
+use datafusion::sql::sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, SelectItem, SetExpr,
+    Statement, Value, VisitMut, VisitorMut, WildcardAdditionalOptions, WindowType,
+};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use engine::{Error, Result};
+
+use super::automatic::CategoryEncoding;
+use super::planning;
+use super::spec::{FeatureKind, LabelColumn, TransformSpec};
+use super::steps::{Defaults, Steps};
+use crate::function::{self, Kind, constants};
+
+/// In a TRANSFORM clause numbers stay as they are written.
+const DEFAULTS: Defaults = Defaults { standardise: false, categories: CategoryEncoding::OneHot };
+
+impl TransformSpec {
+    /// Reads `select_list`, the text between the parentheses of TRANSFORM, against the training query's `schema`.
+    ///
+    /// An item named as one of `labels` is that label; every label must be there. All other items are features: numbers
+    /// are taken as they are (NULL becomes the mean of the training rows), strings and booleans are one-hot encoded,
+    /// dates and timestamps expanded, the result of `ML.HASH_BUCKETIZE` is a category.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the text, with the near name: unknown columns and functions, wrong arguments, an analytic
+    /// function without its `OVER ()`, two items of one name, a label that is missing or depends on fitted statistics.
+    pub fn parse(select_list: &str, schema: &Schema, labels: &[String]) -> Result<TransformSpec> {
+        let mut steps = Steps::new(schema);
+        let mut label_columns: Vec<LabelColumn> = Vec::new();
+        for (name, expr) in items(select_list, schema)? {
+            let is_label = labels.contains(&name);
+            let buckets = hash_buckets(&expr)?;
+            let column = column_of(expr, &mut steps)?;
+            if is_label {
+                if label_columns.iter().any(|label| label.name == name) {
+                    return Err(Error::invalid(format!("TRANSFORM: the label `{name}` is listed twice")));
+                }
+                label_columns.push(LabelColumn { name, column });
+            } else if let Some(width) = buckets {
+                steps.add_feature(&name, &column, FeatureKind::Buckets { width })?;
+            } else {
+                steps.feature(&name, &column, DEFAULTS)?;
+            }
+        }
+        if let Some(missing) = labels.iter().find(|label| label_columns.iter().all(|known| known.name != **label)) {
+            return Err(Error::invalid(format!("TRANSFORM: the label `{missing}` is not in the list"))
+                .with_hint(format!("the label stays in the select list: TRANSFORM ({}, ...)", missing)));
+        }
+        let spec = steps.finish(label_columns)?;
+        for label in labels {
+            spec.label(label)?;
+        }
+        Ok(spec)
+    }
+}
+
+/// The items of the list with their names, wildcards spelled out.
+fn items(select_list: &str, schema: &Schema) -> Result<Vec<(String, Expr)>> {
+    let mut named = Vec::new();
+    for item in parse_list(select_list)? {
+        match item {
+            SelectItem::ExprWithAlias { expr, alias } => named.push((folded(&alias), expr)),
+            SelectItem::UnnamedExpr(expr) => named.push((name_of(&expr), expr)),
+            SelectItem::Wildcard(options) => {
+                let left_out = left_out(&options, schema)?;
+                for field in schema.fields().iter().filter(|field| !left_out.contains(field.name())) {
+                    named.push((field.name().clone(), Expr::Identifier(Ident::with_quote('"', field.name()))));
+                }
+            }
+            other => return Err(Error::invalid(format!("TRANSFORM: `{other}` is not understood here"))),
+        }
+    }
+    Ok(named)
+}
+
+fn parse_list(select_list: &str) -> Result<Vec<SelectItem>> {
+    const SELECT: &str = "SELECT ";
+    let text = format!("{SELECT}{select_list}");
+    let wrong = |what: String| Error::invalid(format!("TRANSFORM: {what}"));
+    let statements = Parser::new(&GenericDialect {})
+        .try_with_sql(&text)
+        .and_then(|mut parser| parser.parse_statements())
+        .map_err(|error| wrong(error.to_string().replacen("sql parser error: ", "", 1)))?;
+    let extra = || wrong("expected a list of expressions and nothing after it".to_owned());
+    let [Statement::Query(query)] = statements.as_slice() else { return Err(extra()) };
+    let SetExpr::Select(select) = query.body.as_ref() else { return Err(extra()) };
+    if !select.from.is_empty() || select.selection.is_some() || query.order_by.is_some() {
+        return Err(extra());
+    }
+    Ok(select.projection.clone())
+}
+
+fn left_out(options: &WildcardAdditionalOptions, schema: &Schema) -> Result<Vec<String>> {
+    use datafusion::sql::sqlparser::ast::ExcludeSelectItem;
+    if options.opt_ilike.is_some() || options.opt_replace.is_some() || options.opt_rename.is_some() {
+        return Err(Error::invalid("TRANSFORM: of the forms of `*` only `*` and `* EXCEPT (columns)` are understood"));
+    }
+    let mut names = Vec::new();
+    if let Some(except) = &options.opt_except {
+        names.push(folded(&except.first_element));
+        names.extend(except.additional_elements.iter().map(folded));
+    }
+    let excluded = |name: &ObjectName| name.0.last().and_then(ObjectNamePart::as_ident).map(folded);
+    match &options.opt_exclude {
+        Some(ExcludeSelectItem::Single(name)) => names.extend(excluded(name)),
+        Some(ExcludeSelectItem::Multiple(list)) => names.extend(list.iter().filter_map(excluded)),
+        None => {}
+    }
+    for name in &names {
+        if schema.index_of(name).is_err() {
+            return Err(planning::unknown_column(name, schema));
+        }
+    }
+    Ok(names)
+}
+
+/// An identifier as SQL reads it: lower case without quotes.
+fn folded(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+/// The name of an item without AS: a column's own, else its text.
+fn name_of(expr: &Expr) -> String {
+    match expr {
+        Expr::Identifier(ident) => folded(ident),
+        Expr::CompoundIdentifier(parts) => parts.last().map(folded).unwrap_or_default(),
+        Expr::Nested(inner) => name_of(inner),
+        other => other.to_string(),
+    }
+}
+
+/// The column that holds the value of `expr`, after adding the steps that make it.
+fn column_of(mut expr: Expr, steps: &mut Steps) -> Result<String> {
+    let mut visitor = Visitor { steps };
+    if let ControlFlow::Break(error) = VisitMut::visit(&mut expr, &mut visitor) {
+        return Err(*error);
+    }
+    sql_column(&expr, steps)
+}
+
+fn sql_column(expr: &Expr, steps: &mut Steps) -> Result<String> {
+    if let Expr::Identifier(ident) = expr {
+        let name = folded(ident);
+        steps.type_of(&name)?;
+        return Ok(name);
+    }
+    if let Expr::Nested(inner) = expr {
+        return sql_column(inner, steps);
+    }
+    steps.sql(&expr.to_string())
+}
+
+struct Visitor<'a> {
+    steps: &'a mut Steps,
+}
+
+impl VisitorMut for Visitor<'_> {
+    type Break = Box<Error>;
+
+    fn pre_visit_query(&mut self, query: &mut datafusion::sql::sqlparser::ast::Query) -> ControlFlow<Self::Break> {
+        ControlFlow::Break(Box::new(
+            Error::invalid(format!("TRANSFORM: a feature must depend on its row alone, not on a query: `{query}`"))
+                .with_hint("join in the training query instead"),
+        ))
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        match self.rewrite(expr) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(Box::new(error)),
+        }
+    }
+}
+
+impl Visitor<'_> {
+    fn rewrite(&mut self, expr: &mut Expr) -> Result<()> {
+        match expr {
+            // STRUCT(a, b): fields are named as their columns, as BigQuery does.
+            Expr::Struct { values, fields } if fields.is_empty() => {
+                for value in values.iter_mut() {
+                    if let Expr::Identifier(ident) = value {
+                        let name = Ident::with_quote('"', self.steps.describe(&folded(ident)));
+                        *value = Expr::Named { expr: Box::new(value.clone()), name };
+                    }
+                }
+                if values.iter().any(|value| matches!(value, Expr::Named { .. })) {
+                    for (i, value) in values.iter_mut().enumerate() {
+                        if !matches!(value, Expr::Named { .. }) {
+                            let name = Ident::with_quote('"', format!("c{i}"));
+                            *value = Expr::Named { expr: Box::new(value.clone()), name };
+                        }
+                    }
+                }
+                Ok(())
+            }
+            Expr::Function(call) => {
+                let Some(name) = ml_name(&call.name) else {
+                    return match &call.over {
+                        Some(_) => {
+                            Err(Error::invalid(format!("TRANSFORM: {}(...) OVER is not understood here", call.name))
+                                .with_hint(
+                                    "statistics over the training rows come from ML.* functions with an empty OVER ()",
+                                ))
+                        }
+                        None => Ok(()),
+                    };
+                };
+                let usage = function::named(&name)?;
+                match usage.kind {
+                    Kind::Scalar => {
+                        if call.over.is_some() {
+                            return Err(Error::invalid(format!(
+                                "{} is computed row by row: remove OVER ()",
+                                usage.name
+                            )));
+                        }
+                        literals(usage, &mut call.args)?;
+                        // The planner looks functions up by the text of their name.
+                        call.name = ObjectName(vec![
+                            ObjectNamePart::Identifier(Ident::new("ML")),
+                            ObjectNamePart::Identifier(Ident::new(name)),
+                        ]);
+                        Ok(())
+                    }
+                    Kind::Analytic => {
+                        check_over(usage, call.over.as_ref())?;
+                        let mut arguments = arguments(usage, &call.args)?.into_iter();
+                        let Some(input) = arguments.next() else { return Err(usage.wrong("it needs an argument")) };
+                        let constants = arguments.map(constants::value).collect::<Result<Vec<_>>>()?;
+                        let function = usage.fit_function(&constants)?;
+                        let input = sql_column(input, self.steps)?;
+                        let column = self.steps.fit(function, &input)?;
+                        *expr = Expr::Identifier(Ident::with_quote('"', column));
+                        Ok(())
+                    }
+                    Kind::Relation => {
+                        Err(Error::invalid(format!("{} gives a table: it stands after FROM", usage.name)))
+                    }
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The name after `ML.`, upper case.
+fn ml_name(name: &ObjectName) -> Option<String> {
+    match name.0.as_slice() {
+        [ml, function] => {
+            let (ml, function) = (ml.as_ident()?, function.as_ident()?);
+            ml.value.eq_ignore_ascii_case("ml").then(|| function.value.to_uppercase())
+        }
+        _ => None,
+    }
+}
+
+fn check_over(usage: &function::Usage, over: Option<&WindowType>) -> Result<()> {
+    match over {
+        Some(WindowType::WindowSpec(spec))
+            if spec.partition_by.is_empty()
+                && spec.order_by.is_empty()
+                && spec.window_frame.is_none()
+                && spec.window_name.is_none() =>
+        {
+            Ok(())
+        }
+        Some(_) => Err(usage.wrong("its OVER () must be empty: the statistics are those of all training rows")),
+        None => Err(usage.wrong("OVER () is missing: its statistics are fitted on the training rows")),
+    }
+}
+
+fn arguments<'a>(usage: &function::Usage, arguments: &'a FunctionArguments) -> Result<Vec<&'a Expr>> {
+    let FunctionArguments::List(list) = arguments else { return Err(usage.wrong("it needs an argument")) };
+    let mut exprs = Vec::new();
+    for argument in &list.args {
+        match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => exprs.push(expr),
+            other => return Err(usage.wrong(&format!("`{other}` is not understood as an argument"))),
+        }
+    }
+    Ok(exprs)
+}
+
+/// Checks that all arguments but the first are constants, and writes plain numbers as such: a bound parameter comes as
+/// a CAST, from which the planner could not tell the type of the result.
+fn literals(usage: &function::Usage, arguments: &mut FunctionArguments) -> Result<()> {
+    let FunctionArguments::List(list) = arguments else { return Err(usage.wrong("it needs an argument")) };
+    for argument in list.args.iter_mut().skip(1) {
+        if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = argument
+            && let Some(number) = constants::integer(&constants::value(expr)?)
+        {
+            *expr = Expr::value(Value::Number(number.to_string(), false));
+        }
+    }
+    Ok(())
+}
+
+/// The number of buckets when the whole item is a call of ML.HASH_BUCKETIZE.
+fn hash_buckets(expr: &Expr) -> Result<Option<u32>> {
+    let Expr::Function(call) = expr else { return Ok(None) };
+    if ml_name(&call.name).as_deref() != Some("HASH_BUCKETIZE") {
+        return Ok(None);
+    }
+    let usage = function::named("HASH_BUCKETIZE")?;
+    let arguments = arguments(usage, &call.args)?;
+    let [_, size] = arguments.as_slice() else { return Err(usage.wrong("expected 2 arguments")) };
+    match constants::integer(&constants::value(size)?) {
+        Some(size @ 1..=1_000_000) => Ok(Some(size as u32)),
+        _ => {
+            Err(usage
+                .wrong(&format!("as a feature the number of buckets is a constant from 1 to 1,000,000, got {size}")))
+        }
+    }
+}
