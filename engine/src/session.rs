@@ -25,10 +25,11 @@ use crate::memory::FairPool;
 use crate::mistake::{KnownNames, explain};
 use crate::options::Options;
 use crate::runner::{LocalRunner, Runner};
+use crate::script::names::name_columns;
 use crate::script::parameters::{Parameter, Parameters};
 use crate::script::tokens;
 use crate::sink::SinkPlanner;
-use crate::source::{FileTables, StoreRegistry};
+use crate::source::{FileTables, Planned, StoreRegistry, diagnose};
 use crate::temporary::TemporaryDirectory;
 
 /// See the module.
@@ -47,6 +48,7 @@ struct Inner {
     options: RwLock<Arc<Options>>,
     parameters: Mutex<Parameters>,
     temporary: TemporaryDirectory,
+    planned: Planned,
 }
 
 /// Collects what a session needs.
@@ -91,7 +93,8 @@ impl SessionBuilder {
             .with_query_planner(Arc::new(SinkPlanner::new(stores.clone())))
             .with_default_features();
         let mut state = with_extension(builder, &extension).build();
-        let tables = Arc::new(FileTables::new(stores.clone()));
+        let planned = Planned::default();
+        let tables = Arc::new(FileTables::new(stores.clone(), planned.clone()));
         let catalogs = DynamicFileCatalog::new(Arc::clone(state.catalog_list()), Arc::clone(&tables) as _);
         state.register_catalog_list(Arc::new(catalogs));
         for function in &extension.aggregate_functions {
@@ -115,6 +118,7 @@ impl SessionBuilder {
                 options: RwLock::new(Arc::new(options)),
                 parameters: Mutex::new(Parameters::default()),
                 temporary,
+                planned,
             }),
         })
     }
@@ -304,7 +308,10 @@ impl Session {
         };
         let mut statements = parse().map_err(|error| self.explain(error, text))?;
         match (statements.pop_front(), statements.is_empty()) {
-            (Some(statement), true) => Ok(statement),
+            (Some(mut statement), true) => {
+                name_columns(&mut statement);
+                Ok(statement)
+            }
             (None, _) => Err(Error::invalid("expected a statement").at_offset(0)),
             (Some(_), false) => Err(Error::invalid("expected one statement, got several").at_offset(0)),
         }
@@ -325,6 +332,25 @@ impl Session {
     /// What the query engine says about the statement `text`, in the user's nouns.
     pub fn explain(&self, error: datafusion::error::DataFusionError, text: &str) -> Error {
         explain(error, text, &self.known_names())
+    }
+
+    /// As [`Session::explain`], for an error of running `plan`: files that it reads are looked into, so that a damaged
+    /// file or a bad row can be named.
+    pub async fn explain_failure(
+        &self,
+        error: datafusion::error::DataFusionError,
+        plan: &LogicalPlan,
+        text: &str,
+    ) -> Error {
+        match diagnose::scan(&self.inner.context.state(), plan, &error).await {
+            Some(found) => found,
+            None => self.explain(error, text),
+        }
+    }
+
+    /// Places that a checked script would have written.
+    pub(crate) fn planned(&self) -> &Planned {
+        &self.inner.planned
     }
 
     /// Tables and views by name, those of the default schema without it.

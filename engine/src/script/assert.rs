@@ -73,7 +73,11 @@ impl Assert {
     /// [`Error::Assertion`] when it does not hold and should fail.
     pub(crate) async fn evaluate(&self, session: &Session, text: &str) -> Result<Outcome> {
         let frame = self.plan(session, text).await?;
-        let batches = frame.collect().await.map_err(|error| session.explain(error, text))?;
+        let plan = frame.logical_plan().clone();
+        let batches = match frame.collect().await {
+            Ok(batches) => batches,
+            Err(error) => return Err(session.explain_failure(error, &plan, text).await),
+        };
         let row = batches.iter().find(|batch| batch.num_rows() > 0);
         let row = row.ok_or_else(|| Error::invalid("the condition of the ASSERT is a query without rows"))?;
         let cell = |column: usize| ScalarValue::try_from_array(row.column(column), 0);

@@ -21,7 +21,7 @@ use crate::extension::Finished;
 use crate::runner::Gather;
 use crate::session::Session;
 use crate::sink::encoding::FileOptions;
-use crate::sink::{SinkNode, SinkSpec, written_files};
+use crate::sink::{self, SinkNode, SinkSpec, written_files};
 use crate::source::format::{Compression, Format};
 
 /// A parsed COPY.
@@ -92,7 +92,8 @@ impl Copy {
     pub(crate) async fn check(&self, session: &Session, text: &str) -> Result<()> {
         let frame = self.plan(session, text).await?;
         self.file_options(session, frame.schema().as_arrow())?;
-        self.location()?;
+        let columns = sink::partition::read_schema(frame.schema().inner(), &self.partition_by);
+        session.planned().expect(&self.location()?, columns);
         Ok(())
     }
 
@@ -103,7 +104,8 @@ impl Copy {
         let location = self.location()?;
         let target = Target { location, mode: self.mode(), options, partition_by: self.partition_by.clone() };
         let (_, plan) = frame.into_parts();
-        store(job, plan, target).await
+        let stored = store(job, plan.clone(), target).await;
+        job.explained(stored, &plan, text).await
     }
 
     fn file_options(&self, session: &Session, schema: &arrow::datatypes::Schema) -> Result<FileOptions> {

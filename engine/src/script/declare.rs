@@ -68,12 +68,8 @@ impl Declare {
             (Some(given), _) => {
                 let literal = token_at(&self.type_tokens[0], Token::SingleQuotedString(given.to_string()));
                 self.cast(session, text, vec![literal]).await.map_err(|_| {
-                    Error::Usage(format!(
-                        "parameter `{}` is declared as {}, and `{given}` is not a {}",
-                        self.name,
-                        self.sql_type(),
-                        self.sql_type()
-                    ))
+                    let kind = self.sql_type();
+                    Error::Usage(format!("parameter `{}` is declared as {kind}, and `{given}` is no {kind}", self.name))
                 })?
             }
             (None, Some(default)) => self.cast(session, text, default.clone()).await?,

@@ -5,6 +5,7 @@ mod assert;
 mod check;
 mod copy;
 mod declare;
+pub(crate) mod names;
 pub mod parameters;
 mod run;
 mod set;

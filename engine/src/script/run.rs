@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use datafusion::dataframe::DataFrame;
+use datafusion::logical_expr::LogicalPlan;
 use tokio_util::sync::CancellationToken;
 
 use super::{Kind, Script, parse, sql};
@@ -132,10 +133,10 @@ impl Job<'_> {
             Err(error) => {
                 self.emit(Event::StatementFailed { number, title });
                 // Whatever a cancelled plan reports, the reason is that it was cancelled.
-                return Err(if self.settings.cancel.is_cancelled() {
-                    Error::Cancelled
-                } else {
-                    self.explained(error, text)
+                return Err(match error {
+                    _ if self.settings.cancel.is_cancelled() => Error::Cancelled,
+                    Error::Query(error) => self.session.explain(error, text),
+                    other => other,
                 });
             }
         };
@@ -175,7 +176,7 @@ impl Job<'_> {
                 let finished = self.graceful(statement.run(session, &self.context(text))).await?;
                 match finished.result {
                     Some(frame) => {
-                        let rows = self.show(number, frame).await?;
+                        let rows = self.show(number, frame, text).await?;
                         Ok(Finished { rows: finished.rows.or(Some(rows)), outcomes: finished.outcomes, result: None })
                     }
                     None => Ok(finished),
@@ -183,7 +184,7 @@ impl Job<'_> {
             }
             Kind::Sql(tokens) => match sql::execute(session, text, tokens, Some(self)).await? {
                 sql::Outcome::Rows(frame) => {
-                    let rows = self.show(number, frame).await?;
+                    let rows = self.show(number, frame, text).await?;
                     Ok(Finished { rows: Some(rows), ..Finished::default() })
                 }
                 sql::Outcome::Done(rows) => Ok(Finished { rows, ..Finished::default() }),
@@ -192,12 +193,17 @@ impl Job<'_> {
     }
 
     /// Runs a query and hands its rows over.
-    async fn show(&self, number: usize, frame: DataFrame) -> Result<u64> {
+    async fn show(&self, number: usize, frame: DataFrame, text: &str) -> Result<u64> {
         let (_, plan) = frame.into_parts();
-        let execution = self.session.runner().run(self.session, plan, Gather::One).await?;
-        let mut partitions = execution.partitions;
-        let stream = partitions.pop().expect("a gathered execution has one stream");
-        self.watch(execution.gauge.as_ref(), self.settings.results.accept(number, stream)).await
+        let read = plan.clone();
+        let shown = async {
+            let execution = self.session.runner().run(self.session, plan, Gather::One).await?;
+            let mut partitions = execution.partitions;
+            let stream = partitions.pop().expect("a gathered execution has one stream");
+            self.watch(execution.gauge.as_ref(), self.settings.results.accept(number, stream)).await
+        };
+        let shown = shown.await;
+        self.explained(shown, &read, text).await
     }
 
     /// Waits for work while telling how far it is; stops it when the job is cancelled.
@@ -281,10 +287,13 @@ impl Job<'_> {
         (self.settings.events)(event);
     }
 
-    fn explained(&self, error: Error, text: &str) -> Error {
-        match error {
-            Error::Query(error) => self.session.explain(error, text),
-            other => other,
+    /// Looks into the files that a plan reads when running it failed, unless it was stopped.
+    pub(crate) async fn explained<T>(&self, done: Result<T>, plan: &LogicalPlan, text: &str) -> Result<T> {
+        match done {
+            Err(Error::Query(error)) if !self.settings.cancel.is_cancelled() => {
+                Err(self.cancellable(async { Ok(self.session.explain_failure(error, plan, text).await) }).await?)
+            }
+            done => done,
         }
     }
 }

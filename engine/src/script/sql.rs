@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::dataframe::DataFrame;
@@ -76,7 +77,7 @@ async fn create_external(session: &Session, statement: &CreateExternalTable) -> 
         return Ok(());
     }
     let state = session.context().state();
-    let table = open(&state, session.stores(), TableSource::of_statement(statement)?).await?;
+    let table = open(&state, session.stores(), session.planned(), TableSource::of_statement(statement)?).await?;
     replace(session, &statement.name, table)
 }
 
@@ -95,11 +96,16 @@ async fn create_memory(
     let (partitions, rows) = match job {
         None => (vec![Vec::new()], None),
         Some(job) => {
-            let plan = session.data_frame(input).into_optimized_plan().map_err(|error| session.explain(error, text))?;
-            let execution = session.runner().run(session, plan, Gather::Partitions).await?;
-            let streams = execution.partitions.into_iter().map(|stream| tokio::spawn(stream.try_collect::<Vec<_>>()));
-            let tasks = Tasks(streams.collect());
-            let batches = job.watch(execution.gauge.as_ref(), tasks.join()).await?;
+            let read = input.clone();
+            let collected = async {
+                let execution = session.runner().run(session, input, Gather::Partitions).await?;
+                let streams =
+                    execution.partitions.into_iter().map(|stream| tokio::spawn(stream.try_collect::<Vec<_>>()));
+                let tasks = Tasks(streams.collect());
+                job.watch(execution.gauge.as_ref(), tasks.join()).await
+            };
+            let collected: Result<Vec<Vec<RecordBatch>>> = collected.await;
+            let batches = job.explained(collected, &read, text).await?;
             let rows = batches.iter().flatten().map(|batch| batch.num_rows() as u64).sum();
             (batches, Some(rows))
         }

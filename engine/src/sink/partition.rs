@@ -119,6 +119,13 @@ pub(super) fn written_schema(schema: &SchemaRef, names: &[String]) -> SchemaRef 
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
+/// The schema as a reader of the directories finds it: partition columns come last.
+pub(crate) fn read_schema(schema: &SchemaRef, names: &[String]) -> SchemaRef {
+    let mut fields: Vec<_> = written_schema(schema, names).fields().iter().cloned().collect();
+    fields.extend(names.iter().filter_map(|name| schema.field_with_name(name).ok()).cloned().map(Arc::new));
+    Arc::new(Schema::new(fields))
+}
+
 #[cfg(test)]
 mod tests {
     use arrow::array::{Int32Array, Int64Array};

@@ -42,10 +42,10 @@ impl SinkSpec {
     }
 
     /// A new name for a file of a task; the same shape as [`Commit::staging_path`] gives.
-    pub(super) fn file_location(&self, task: usize, directory: &str, unique: &str) -> Location {
-        let name = format!("part-{task:05}-{}-{unique}.{}", self.commit, self.encoding.ending());
-        let base = if directory.is_empty() { self.staging.clone() } else { self.staging.join(directory) };
-        base.join(&name)
+    ///
+    /// Files of all partitions are staged side by side: their directories are made when they are published.
+    pub(super) fn file_location(&self, task: usize, unique: &str) -> Location {
+        self.staging.join(&format!("part-{task:05}-{}-{unique}.{}", self.commit, self.encoding.ending()))
     }
 
     /// Waits until no task writes any more; they must have been told to stop.

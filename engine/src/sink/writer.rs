@@ -2,16 +2,17 @@
 
 use arrow::array::RecordBatch;
 use arrow::csv::WriterBuilder;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::{FileWriter as IpcWriter, IpcWriteOptions};
 use arrow::json::LineDelimitedWriter;
+use datafusion::common::config::TableParquetOptions;
 use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::error::Result;
 use object_store::buffered::BufWriter;
 use parquet::arrow::AsyncArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
+use parquet::file::properties::WriterPropertiesBuilder;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::encoding::Encoding;
@@ -34,13 +35,10 @@ impl FileWriter {
     pub(super) fn open(encoding: &Encoding, schema: &SchemaRef, store: BufWriter) -> Result<Self> {
         Ok(match encoding {
             Encoding::Parquet(options) => {
-                let skip_arrow_metadata = options.global.skip_arrow_metadata;
-                // The writer adds the arrow schema itself; the conversion would insist on having it already.
-                let mut table = options.as_ref().clone();
-                table.global.skip_arrow_metadata = true;
-                let properties = WriterPropertiesBuilder::try_from(&table)?.build();
-                let options =
-                    ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(skip_arrow_metadata);
+                let properties = parquet_properties(options)?.build();
+                let options = ArrowWriterOptions::new()
+                    .with_properties(properties)
+                    .with_skip_arrow_metadata(options.global.skip_arrow_metadata);
                 let writer = AsyncArrowWriter::try_new_with_options(store, SchemaRef::clone(schema), options)?;
                 FileWriter::Parquet(Box::new(writer))
             }
@@ -135,18 +133,19 @@ impl FileWriter {
     }
 }
 
+/// The writer's properties; the Arrow schema, which the query engine would want among them, is added by the writer.
+fn parquet_properties(options: &TableParquetOptions) -> Result<WriterPropertiesBuilder> {
+    let mut options = options.clone();
+    options.global.skip_arrow_metadata = true;
+    WriterPropertiesBuilder::try_from(&options)
+}
+
 /// Finds values that no Parquet writer takes.
 pub(super) fn check(encoding: &Encoding) -> crate::Result<()> {
     let Encoding::Parquet(options) = encoding else { return Ok(()) };
-    let mut options = options.as_ref().clone();
-    options.arrow_schema(&std::sync::Arc::new(Schema::empty()));
-    match WriterPropertiesBuilder::try_from(&options) {
-        Ok(builder) => {
-            let _: WriterProperties = builder.build();
-            Ok(())
-        }
-        Err(error) => Err(Error::invalid(format!("OPTIONS of PARQUET: {}", sentence(&error.strip_backtrace())))),
-    }
+    parquet_properties(options)
+        .map(|_| ())
+        .map_err(|error| Error::invalid(format!("OPTIONS of PARQUET: {}", sentence(&error.strip_backtrace()))))
 }
 
 /// Bytes on their way to the store.

@@ -1,13 +1,28 @@
-//! When reading fails the query engine often does not say in which file. Here the files are asked one by one; it costs
-//! another look at them, but only when a job is failing anyway.
+//! When reading fails the query engine often does not say in which file, let alone in which row. Here the files are
+//! asked one by one; it costs another look at them, but only when a job is failing anyway.
 
+use std::io::Read;
 use std::sync::Arc;
 
-use datafusion::catalog::Session as CatalogSession;
+use arrow::csv::ReaderBuilder;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
+use datafusion::catalog::{Session as CatalogSession, TableProvider};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::config::CsvOptions;
 use datafusion::datasource::file_format::FileFormat;
+use datafusion::datasource::file_format::csv::CsvFormat;
+use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
+use datafusion::datasource::file_format::json::JsonFormat;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::listing::ListingTable;
+use datafusion::datasource::source_as_provider;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionState;
-use object_store::{ObjectMeta, ObjectStore};
+use datafusion::logical_expr::LogicalPlan;
+use object_store::{GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::reader::ChunkReader;
 
 use crate::error::Error;
 use crate::mistake::sentence;
@@ -24,14 +39,288 @@ pub(crate) async fn which_file(
     for object in objects {
         let alone = std::slice::from_ref(object);
         if let Err(error) = format.infer_schema(state as &dyn CatalogSession, store, alone).await {
-            return unreadable(&object.location, format.as_ref(), &error);
+            let own = sentence(&error.find_root().strip_backtrace());
+            return Error::invalid(format!("/{}: not readable as {}: {own}", object.location, kind(format.as_ref())));
         }
     }
     Error::invalid(format!("the files do not fit together: {}", sentence(&error.strip_backtrace())))
 }
 
-fn unreadable(path: &object_store::path::Path, format: &dyn FileFormat, error: &DataFusionError) -> Error {
-    let reason = sentence(&error.find_root().strip_backtrace());
-    let kind = format.get_ext().to_uppercase();
-    Error::invalid(format!("/{path}: not readable as {kind}: {reason}"))
+fn kind(format: &dyn FileFormat) -> String {
+    format.get_ext().trim_start_matches('.').to_uppercase()
+}
+
+/// What is wrong in the files that `plan` reads, when the error may come from them; `None` when they are all fine.
+pub(crate) async fn scan(state: &SessionState, plan: &LogicalPlan, error: &DataFusionError) -> Option<Error> {
+    if !may_come_from_files(error.find_root()) {
+        return None;
+    }
+    let mut tables = Vec::new();
+    collect_tables(plan, &mut tables);
+    for table in &tables {
+        if let Some(found) = look_into(state, table).await {
+            return Some(found);
+        }
+    }
+    None
+}
+
+fn may_come_from_files(root: &DataFusionError) -> bool {
+    match root {
+        DataFusionError::ParquetError(_) => true,
+        DataFusionError::ArrowError(error, _) => !matches!(
+            **error,
+            ArrowError::DivideByZero | ArrowError::ArithmeticOverflow(_) | ArrowError::MemoryError(_)
+        ),
+        DataFusionError::External(source) => source.is::<parquet::errors::ParquetError>() || source.is::<ArrowError>(),
+        _ => false,
+    }
+}
+
+struct Table {
+    provider: Arc<dyn TableProvider>,
+    /// The types that a view over text makes, when there is one.
+    typed: Option<SchemaRef>,
+}
+
+impl Table {
+    fn files(&self) -> Option<&ListingTable> {
+        self.provider.downcast_ref::<ListingTable>()
+    }
+}
+
+fn collect_tables(plan: &LogicalPlan, tables: &mut Vec<Table>) {
+    // The closures never fail, so neither does the walk.
+    let _ = plan.apply_with_subqueries(|node| {
+        match node {
+            LogicalPlan::TableScan(scan) => {
+                if let Ok(provider) = source_as_provider(&scan.source) {
+                    match provider.get_logical_plan() {
+                        Some(view) => collect_tables(&view, tables),
+                        None => tables.push(Table { provider, typed: None }),
+                    }
+                }
+            }
+            LogicalPlan::Projection(projection) => {
+                let before = tables.len();
+                if matches!(projection.input.as_ref(), LogicalPlan::TableScan(_)) {
+                    collect_tables(&projection.input, tables);
+                    for table in &mut tables[before..] {
+                        table.typed = Some(Arc::clone(projection.schema.inner()));
+                    }
+                    return Ok(TreeNodeRecursion::Jump);
+                }
+            }
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+}
+
+async fn look_into(state: &SessionState, table: &Table) -> Option<Error> {
+    let files = table.files()?;
+    let format = &files.options().format;
+    let store = state.runtime_env().object_store(files.table_paths().first()?).ok()?;
+    let listed = files.list_files_for_scan(state, &[], None).await.ok()?;
+    let mut objects: Vec<ObjectMeta> =
+        listed.file_groups.iter().flat_map(|group| group.files()).map(|file| file.object_meta.clone()).collect();
+    objects.sort_by(|a, b| a.location.cmp(&b.location));
+    objects.dedup_by(|a, b| a.location == b.location);
+    let schema = file_schema(table, files);
+    for object in objects {
+        let fault = if let Some(csv) = format.downcast_ref::<CsvFormat>() {
+            csv_fault(&store, &object, &schema, csv.options()).await
+        } else if format.downcast_ref::<ParquetFormat>().is_some() {
+            parquet_fault(&store, &object).await
+        } else if let Some(json) = format.downcast_ref::<JsonFormat>() {
+            json_fault(&store, &object, &schema, FileCompressionType::from(json.options().compression)).await
+        } else {
+            None
+        };
+        if let Some(fault) = fault {
+            return Some(Error::invalid(format!("/{}: {fault}", object.location)));
+        }
+    }
+    None
+}
+
+/// The columns of the files, with the types that the user wanted.
+fn file_schema(table: &Table, files: &ListingTable) -> SchemaRef {
+    let partitions: Vec<&str> = files.options().table_partition_cols.iter().map(|(name, _)| name.as_str()).collect();
+    let schema = table.provider.schema();
+    let fields: Vec<_> = (schema.fields().iter())
+        .filter(|field| !partitions.contains(&field.name().as_str()))
+        .map(|field| {
+            let typed = table.typed.as_ref().and_then(|typed| typed.field_with_name(field.name()).ok());
+            typed.map_or_else(
+                || field.as_ref().clone(),
+                |typed| field.as_ref().clone().with_data_type(typed.data_type().clone()),
+            )
+        })
+        .collect();
+    Arc::new(Schema::new(fields))
+}
+
+async fn open(
+    store: &Arc<dyn ObjectStore>,
+    object: &ObjectMeta,
+    compression: FileCompressionType,
+) -> Result<Box<dyn Read + Send>, String> {
+    let told = |error: object_store::Error| error.to_string();
+    let result = store.get(&object.location).await.map_err(told)?;
+    let opened = match result.payload {
+        GetResultPayload::File(file, _) => compression.convert_read(file),
+        GetResultPayload::Stream(_) => {
+            let bytes = store.get(&object.location).await.map_err(told)?.bytes().await.map_err(told)?;
+            compression.convert_read(std::io::Cursor::new(bytes))
+        }
+    };
+    opened.map(|read| Box::new(read) as Box<dyn Read + Send>).map_err(|error| error.to_string())
+}
+
+async fn csv_fault(
+    store: &Arc<dyn ObjectStore>,
+    object: &ObjectMeta,
+    schema: &SchemaRef,
+    options: &CsvOptions,
+) -> Option<String> {
+    let header = options.has_header.unwrap_or(true);
+    let mut builder = ReaderBuilder::new(Arc::clone(schema))
+        .with_header(header)
+        .with_delimiter(options.delimiter)
+        .with_quote(options.quote)
+        .with_truncated_rows(options.truncated_rows.unwrap_or(false));
+    if let Some(escape) = options.escape {
+        builder = builder.with_escape(escape);
+    }
+    if let Some(comment) = options.comment {
+        builder = builder.with_comment(comment);
+    }
+    if let Some(terminator) = options.terminator {
+        builder = builder.with_terminator(terminator);
+    }
+    if let Some(nulls) = options.null_regex.as_deref().and_then(|pattern| regex::Regex::new(pattern).ok()) {
+        builder = builder.with_null_regex(nulls);
+    }
+    let read = match open(store, object, FileCompressionType::from(options.compression)).await {
+        Ok(read) => read,
+        Err(message) => return Some(message),
+    };
+    let mut reader = builder.build(read).ok()?;
+    let error = reader.find_map(Result::err)?;
+    Some(csv_sentence(&error.to_string(), schema, header))
+}
+
+/// The reader's message about a row, in the user's nouns. Its "line" is the number of the record, the header included.
+fn csv_sentence(message: &str, schema: &Schema, header: bool) -> String {
+    let place = |line: usize| {
+        let row = line.saturating_sub(usize::from(header));
+        format!("row {row} (line {line})")
+    };
+    if let (Some(line), Some(expected), Some(got)) =
+        (number_after(message, "for line "), number_after(message, "expected "), number_after(message, "got "))
+    {
+        return format!("{}: {got} fields, expected {expected}", place(line));
+    }
+    if let (Some(line), Some(expected)) = (number_after(message, "for line "), number_after(message, "expected ")) {
+        return format!("{}: more than {expected} fields, expected {expected}", place(line));
+    }
+    if let (Some(line), Some(column)) = (number_after(message, " at line "), number_after(message, "olumn ")) {
+        let name = schema.fields().get(column).map_or("?", |field| field.name().as_str());
+        let kind = schema.fields().get(column).map_or(String::new(), |field| sql_name(field.data_type()));
+        let value =
+            message.split_once("value '").and_then(|(_, rest)| rest.split_once("' as type")).map(|(value, _)| value);
+        return match value {
+            Some(value) => format!("{}, column `{name}`: `{value}` is not a {kind}", place(line)),
+            None => format!("{}, column `{name}`: {}", place(line), sentence(message)),
+        };
+    }
+    sentence(message)
+}
+
+fn number_after(message: &str, prefix: &str) -> Option<usize> {
+    let rest = &message[message.find(prefix)? + prefix.len()..];
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..end].parse().ok()
+}
+
+/// A type as SQL calls it.
+fn sql_name(kind: &arrow::datatypes::DataType) -> String {
+    use arrow::datatypes::DataType;
+    match kind {
+        DataType::Int64 => "BIGINT".to_string(),
+        DataType::Int32 => "INT".to_string(),
+        DataType::Int16 => "SMALLINT".to_string(),
+        DataType::Float64 => "DOUBLE".to_string(),
+        DataType::Float32 => "FLOAT".to_string(),
+        DataType::Boolean => "BOOLEAN".to_string(),
+        DataType::Date32 => "DATE".to_string(),
+        DataType::Timestamp(_, _) => "TIMESTAMP".to_string(),
+        other => other.to_string(),
+    }
+}
+
+async fn parquet_fault(store: &Arc<dyn ObjectStore>, object: &ObjectMeta) -> Option<String> {
+    let payload = match store.get(&object.location).await {
+        Ok(result) => result.payload,
+        Err(error) => return Some(error.to_string()),
+    };
+    let fault = match payload {
+        GetResultPayload::File(file, _) => parquet_rows(file),
+        GetResultPayload::Stream(_) => match store.get_range(&object.location, 0..object.size).await {
+            Ok(bytes) => parquet_rows(bytes),
+            Err(error) => return Some(error.to_string()),
+        },
+    };
+    fault.err().map(|error| format!("not readable as PARQUET: {}", sentence(&error.to_string())))
+}
+
+fn parquet_rows<R: ChunkReader + 'static>(file: R) -> Result<(), ArrowError> {
+    for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
+        batch?;
+    }
+    Ok(())
+}
+
+async fn json_fault(
+    store: &Arc<dyn ObjectStore>,
+    object: &ObjectMeta,
+    schema: &SchemaRef,
+    compression: FileCompressionType,
+) -> Option<String> {
+    let read = match open(store, object, compression).await {
+        Ok(read) => read,
+        Err(message) => return Some(message),
+    };
+    let mut reader = arrow::json::ReaderBuilder::new(Arc::clone(schema)).build(std::io::BufReader::new(read)).ok()?;
+    let error = reader.find_map(Result::err)?;
+    Some(format!("not readable as JSON: {}", sentence(&error.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field};
+
+    use super::*;
+
+    #[test]
+    fn messages_about_rows() {
+        let schema = Schema::new(vec![Field::new("a", DataType::Int64, true), Field::new("d", DataType::Date32, true)]);
+        for (message, expected) in [
+            (
+                "Parser error: Error while parsing value 'x' as type 'Date32' for column 1 at line 4. Row data: '[1,x]'",
+                "row 3 (line 4), column `d`: `x` is not a DATE",
+            ),
+            (
+                "Csv error: incorrect number of fields for line 3, expected 2 got 1",
+                "row 2 (line 3): 1 fields, expected 2",
+            ),
+            (
+                "Csv error: incorrect number of fields for line 3, expected 2 got more than 2",
+                "row 2 (line 3): more than 2 fields, expected 2",
+            ),
+        ] {
+            assert_eq!(csv_sentence(message, &schema, true), expected);
+        }
+    }
 }

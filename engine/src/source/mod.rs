@@ -6,6 +6,7 @@ pub(crate) mod diagnose;
 pub(crate) mod format;
 mod nulls;
 mod partition;
+mod planned;
 mod registry;
 mod url_table;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session as CatalogSession, TableProvider};
 use datafusion::common::{Constraints, DFSchema};
+use datafusion::datasource::MemTable;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::CreateExternalTable;
@@ -23,10 +25,12 @@ use futures::TryStreamExt;
 use object_store::ObjectMeta;
 use storage::{FoundFile, Location, Stores};
 
+pub(crate) use planned::Planned;
 pub(crate) use registry::StoreRegistry;
 pub(crate) use url_table::FileTables;
 
 use crate::error::{Error, Result};
+use crate::sink::partition::NULL_DIRECTORY;
 use format::{Compression, Format};
 
 /// What to open as a table.
@@ -69,7 +73,16 @@ fn declared(schema: &DFSchema) -> Option<SchemaRef> {
 ///
 /// # Errors
 /// Nothing there (with the near name), a file that cannot be read as the format (named), options that do not exist.
-pub(crate) async fn open(state: &SessionState, stores: &Stores, source: TableSource) -> Result<Arc<dyn TableProvider>> {
+pub(crate) async fn open(
+    state: &SessionState,
+    stores: &Stores,
+    planned: &Planned,
+    source: TableSource,
+) -> Result<Arc<dyn TableProvider>> {
+    if let Some(columns) = source.locations.iter().find_map(|location| planned.columns(location)) {
+        let columns = source.columns.unwrap_or(columns);
+        return Ok(Arc::new(MemTable::try_new(columns, vec![Vec::new()])?));
+    }
     let mut found = Vec::new();
     for location in &source.locations {
         let files = storage::expand(stores, location).await?;
@@ -85,14 +98,18 @@ pub(crate) async fn open(state: &SessionState, stores: &Stores, source: TableSou
     let file_format = format.reader(state, &source.options, compression)?;
 
     let partitions = partition_columns(&source, &found)?;
-    let urls = urls(&found)?;
-    let mut options = ListingOptions::new(Arc::clone(&file_format))
+    // Values that stand for NULL cannot be of another type than text: such columns are read as text and typed above.
+    let with_nulls = partition::with_nulls(&files);
+    let read_as = |name: &str, kind: &DataType| {
+        let is_text = with_nulls.iter().any(|column| column == name);
+        (name.to_string(), if is_text { DataType::Utf8 } else { kind.clone() })
+    };
+    let partitions_read: Vec<(String, DataType)> = partitions.iter().map(|(name, kind)| read_as(name, kind)).collect();
+    let urls = urls(&found, &partitions)?;
+    let options = ListingOptions::new(Arc::clone(&file_format))
         .with_file_extension(extension)
-        .with_table_partition_cols(partitions.clone())
+        .with_table_partition_cols(partitions_read)
         .with_file_sort_order(source.order.clone());
-    if source.order.is_empty() {
-        options.file_sort_order = Vec::new();
-    }
     let schema = match &source.columns {
         Some(columns) => without(columns, &partitions),
         None => infer_schema(state, &options, &urls, &places).await?,
@@ -103,10 +120,19 @@ pub(crate) async fn open(state: &SessionState, stores: &Stores, source: TableSou
     let table = ListingTable::try_new(config)?
         .with_constraints(source.constraints)
         .with_cache(state.runtime_env().cache_manager.get_file_statistic_cache());
-    Ok(match texts_for_null {
-        Some(texts) => nulls::view(Arc::new(table), &schema, &texts)?,
-        None => Arc::new(table),
-    })
+    let mut table: Arc<dyn TableProvider> = Arc::new(table);
+    if let Some(texts) = texts_for_null {
+        table = nulls::view(table, &schema, &texts)?;
+    }
+    let null_partitions: Vec<&(String, DataType)> =
+        partitions.iter().filter(|(name, _)| with_nulls.contains(name)).collect();
+    if !null_partitions.is_empty() {
+        let fields: Vec<Field> =
+            null_partitions.iter().map(|(name, kind)| Field::new(name, kind.clone(), true)).collect();
+        let directory = format::Nulls::Text(NULL_DIRECTORY.to_string());
+        table = nulls::view(table, &Arc::new(Schema::new(fields)), &directory)?;
+    }
+    Ok(table)
 }
 
 fn places(locations: &[Location]) -> String {
@@ -186,20 +212,26 @@ fn without(columns: &SchemaRef, partitions: &[(String, DataType)]) -> SchemaRef 
 }
 
 /// What the listing table is told to list.
-fn urls(found: &[(Location, Vec<FoundFile>)]) -> Result<Vec<ListingTableUrl>> {
+///
+/// The listing table's globs are not storage's (a `*` there crosses directories, braces are unknown), so the files that a
+/// glob means now are listed one by one; with partition columns, which only a directory can have, the whole directory is.
+fn urls(found: &[(Location, Vec<FoundFile>)], partitions: &[(String, DataType)]) -> Result<Vec<ListingTableUrl>> {
     let mut urls = Vec::new();
     for (location, files) in found {
-        if location.is_glob() {
-            let (base, pattern) = split_glob(location);
-            match glob_pattern(&pattern) {
-                Some(pattern) => urls.push(ListingTableUrl::try_new(base.url().clone(), Some(pattern))?),
-                // Alternatives in braces are storage's own: the files that they mean now are listed one by one.
-                None => {
-                    for file in files {
-                        urls.push(ListingTableUrl::try_new(file.location.url().clone(), None)?);
-                    }
-                }
+        if location.is_glob() && partitions.is_empty() {
+            for file in files {
+                urls.push(ListingTableUrl::try_new(file.location.url().clone(), None)?);
             }
+        } else if location.is_glob() {
+            let (base, pattern) = split_glob(location);
+            if let Some(narrow) = pattern.split('/').find(|part| !covers_all(part)) {
+                return Err(Error::invalid(format!(
+                    "{location}: `{narrow}` chooses among the files of a table that is partitioned by {}",
+                    partitions.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+                ))
+                .with_hint(format!("read {base} and choose with WHERE")));
+            }
+            urls.push(ListingTableUrl::try_new(base.url().clone(), None)?);
         } else if is_collection(location, files) {
             urls.push(ListingTableUrl::try_new(location.as_directory().url().clone(), None)?);
         } else {
@@ -209,8 +241,10 @@ fn urls(found: &[(Location, Vec<FoundFile>)]) -> Result<Vec<ListingTableUrl>> {
     Ok(urls)
 }
 
-fn glob_pattern(pattern: &str) -> Option<glob::Pattern> {
-    if pattern.contains('{') { None } else { glob::Pattern::new(pattern).ok() }
+/// `*`, `**`, `name=*` and `*.ending` leave nothing out of a partitioned table.
+fn covers_all(part: &str) -> bool {
+    let value = part.split_once('=').map_or(part, |(_, value)| value);
+    matches!(value, "*" | "**") || part.strip_prefix("*.").is_some_and(|ending| !ending.contains(['*', '?', '[', '{']))
 }
 
 /// `a/b/*/c.csv` → the directory `a/b/` and the pattern `*/c.csv`.

@@ -5,6 +5,7 @@ use storage::{FoundFile, Location};
 
 use super::split_glob;
 use crate::error::{Error, Result};
+use crate::sink::partition::NULL_DIRECTORY;
 
 /// The partition columns of a table and their types: BIGINT when every value is a whole number, DATE when every value is
 /// a day, else VARCHAR. None when the files lie in no such directories.
@@ -13,16 +14,17 @@ use crate::error::{Error, Result};
 /// Files of the same table with different partition columns.
 pub(super) fn infer(location: &Location, files: &[FoundFile]) -> Result<Vec<(String, DataType)>> {
     let base = if location.is_glob() { split_glob(location).0 } else { location.clone() };
-    let mut columns: Option<Vec<(String, DataType)>> = None;
+    let mut columns: Option<Vec<(String, Option<DataType>)>> = None;
     for file in files {
         let pairs = pairs(&base, &file.location);
         match &mut columns {
             None => columns = Some(pairs.iter().map(|(name, value)| (name.clone(), kind(value))).collect()),
             Some(known) if names_agree(known, &pairs) => {
                 for ((_, seen), (_, value)) in known.iter_mut().zip(&pairs) {
-                    if *seen != kind(value) {
-                        *seen = DataType::Utf8;
-                    }
+                    *seen = match (seen.take(), kind(value)) {
+                        (Some(before), Some(now)) if before != now => Some(DataType::Utf8),
+                        (before, now) => before.or(now),
+                    };
                 }
             }
             Some(known) => {
@@ -38,10 +40,26 @@ pub(super) fn infer(location: &Location, files: &[FoundFile]) -> Result<Vec<(Str
             }
         }
     }
-    Ok(columns.unwrap_or_default())
+    let columns = columns.unwrap_or_default().into_iter();
+    Ok(columns.map(|(name, kind)| (name, kind.unwrap_or(DataType::Utf8))).collect())
 }
 
-fn names_agree(known: &[(String, DataType)], pairs: &[(String, String)]) -> bool {
+/// Partition columns of which some value stands for NULL.
+pub(super) fn with_nulls(files: &[&FoundFile]) -> Vec<String> {
+    let mut columns = Vec::new();
+    for file in files {
+        for directory in file.location.path().as_ref().split('/') {
+            if let Some((name, NULL_DIRECTORY)) = directory.split_once('=')
+                && !columns.iter().any(|known| known == name)
+            {
+                columns.push(name.to_string());
+            }
+        }
+    }
+    columns
+}
+
+fn names_agree(known: &[(String, Option<DataType>)], pairs: &[(String, String)]) -> bool {
     known.len() == pairs.len() && known.iter().zip(pairs).all(|((known, _), (name, _))| known == name)
 }
 
@@ -56,13 +74,16 @@ fn pairs(base: &Location, file: &Location) -> Vec<(String, String)> {
         .collect()
 }
 
-fn kind(value: &str) -> DataType {
-    if value.parse::<i64>().is_ok_and(|number| number.to_string() == value) {
-        DataType::Int64
+/// `None` for a NULL, which may be of any type.
+fn kind(value: &str) -> Option<DataType> {
+    if value == NULL_DIRECTORY {
+        None
+    } else if value.parse::<i64>().is_ok_and(|number| number.to_string() == value) {
+        Some(DataType::Int64)
     } else if is_date(value) {
-        DataType::Date32
+        Some(DataType::Date32)
     } else {
-        DataType::Utf8
+        Some(DataType::Utf8)
     }
 }
 
@@ -82,14 +103,14 @@ mod tests {
     #[test]
     fn kinds_of_values() {
         for (value, expected) in [
-            ("7", DataType::Int64),
-            ("-7", DataType::Int64),
+            ("7", Some(DataType::Int64)),
+            ("-7", Some(DataType::Int64)),
             // Leading zeros are part of the name: as a number they would be lost.
-            ("007", DataType::Utf8),
-            ("2013-01-31", DataType::Date32),
-            ("2013-02-31", DataType::Utf8),
-            ("EWR", DataType::Utf8),
-            ("__HIVE_DEFAULT_PARTITION__", DataType::Utf8),
+            ("007", Some(DataType::Utf8)),
+            ("2013-01-31", Some(DataType::Date32)),
+            ("2013-02-31", Some(DataType::Utf8)),
+            ("EWR", Some(DataType::Utf8)),
+            ("__HIVE_DEFAULT_PARTITION__", None),
         ] {
             assert_eq!(kind(value), expected, "{value}");
         }

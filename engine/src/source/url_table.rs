@@ -11,18 +11,19 @@ use std::sync::Arc;
 use storage::{Location, Stores};
 
 use super::format::{Compression, Format};
-use super::{TableSource, open};
+use super::{Planned, TableSource, open};
 
 /// See the module.
 pub(crate) struct FileTables {
     stores: Stores,
+    planned: Planned,
     /// The context holds the catalogs that hold this, so the way back is weak.
     context: OnceLock<Box<dyn Fn() -> Option<SessionState> + Send + Sync>>,
 }
 
 impl FileTables {
-    pub(crate) fn new(stores: Stores) -> Self {
-        FileTables { stores, context: OnceLock::new() }
+    pub(crate) fn new(stores: Stores, planned: Planned) -> Self {
+        FileTables { stores, planned, context: OnceLock::new() }
     }
 
     /// Tells whose formats and options to open files with.
@@ -50,7 +51,7 @@ impl UrlTableFactory for FileTables {
         let external = |error: crate::Error| DataFusionError::External(Box::new(error));
         let location = Location::parse(url).map_err(|error| external(error.into()))?;
         let source = TableSource { locations: vec![location], ..TableSource::default() };
-        let table = open(&state, &self.stores, source).await.map_err(external)?;
+        let table = open(&state, &self.stores, &self.planned, source).await.map_err(external)?;
         Ok(Some(table))
     }
 }
