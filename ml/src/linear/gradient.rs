@@ -3,7 +3,7 @@
 use engine::Result;
 
 use super::fold::Sum;
-use super::model::{LinearKind, sigmoid};
+use super::model::{LinearKind, logistic};
 use super::{Run, matrix};
 use crate::shards::{Block, FeatureLayout, NO_CATEGORY, ShardSet};
 
@@ -207,9 +207,9 @@ fn loss_and_residual(kind: LinearKind, z: &mut [f64], label: f64) -> f64 {
         }
         LinearKind::Binary => {
             let score = z[0];
-            z[0] = sigmoid(score) - label;
-            // ln(1 + e^z) - y z, without overflow
-            score.max(0.0) + (-score.abs()).exp().ln_1p() - label * score
+            let (p, log) = logistic(score);
+            z[0] = p - label;
+            log - label * score
         }
         LinearKind::Multinomial(_) => {
             let label = label as usize;

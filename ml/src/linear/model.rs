@@ -56,7 +56,7 @@ impl LinearModel {
         let mut scores = self.scores(block);
         match self.kind {
             LinearKind::Regression => {}
-            LinearKind::Binary => scores.iter_mut().for_each(|z| *z = sigmoid(*z)),
+            LinearKind::Binary => scores.iter_mut().for_each(|z| *z = logistic(*z).0),
             LinearKind::Multinomial(classes) => scores.chunks_exact_mut(classes).for_each(softmax),
         }
         scores
@@ -86,10 +86,11 @@ impl LinearModel {
     }
 }
 
-/// 1 / (1 + e^-z), without overflow.
-pub(super) fn sigmoid(z: f64) -> f64 {
+/// 1 / (1 + e^-z) and ln(1 + e^z), without overflow.
+pub(super) fn logistic(z: f64) -> (f64, f64) {
     let e = (-z.abs()).exp();
-    if z >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) }
+    let p = if z >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) };
+    (p, z.max(0.0) + e.ln_1p())
 }
 
 /// Probabilities from scores, in place.

@@ -4,7 +4,7 @@ use engine::{Error, Result};
 
 use super::gradient::{Parameters, mean_loss};
 use super::gram::{Gram, Means, Share, Whole};
-use super::model::sigmoid;
+use super::model::logistic;
 use super::normal::COLLINEAR;
 use super::penalty::{Penalty, soft_threshold};
 use super::{LinearFit, LinearKind, Run, matrix};
@@ -40,9 +40,8 @@ pub(super) fn solve(mut run: Run<'_>) -> Result<LinearFit> {
     let means = means(&run)?;
     // Row: ℓ = ln(1 + e^z) - y z, r = -dωℓ/dz (so that the vector points downhill), h = d²ωℓ/dz².
     let share = |z: f64, label: f64, weight: f64| {
-        let p = sigmoid(z);
-        let loss = z.max(0.0) + (-z.abs()).exp().ln_1p() - label * z;
-        Share { loss: weight * loss, h: weight * p * (1.0 - p), r: weight * (label - p) }
+        let (p, log) = logistic(z);
+        Share { loss: weight * (log - label * z), h: weight * p * (1.0 - p), r: weight * (label - p) }
     };
     let evaluate = |run: &Run<'_>, at: &[f64]| -> Result<Whole> {
         Ok(run.fold(run.train, || Gram::zero(layout, &offsets, &means.dense, at, share))?.assemble())
@@ -142,8 +141,31 @@ fn parameters(at: &[f64], means: &Means) -> Parameters {
     parameters
 }
 
-/// The x that minimises (x - x₀)ᵀ A (x - x₀)/2 + c·(x - x₀) + l1 Σ_{j < penalised} |xⱼ|, by cyclic coordinate descent.
+/// The x [n] that minimises (x - x₀)ᵀ A (x - x₀)/2 + c·(x - x₀) + l1 Σ_{j < penalised} |xⱼ|, by cyclic coordinate
+/// descent. An unpenalised last element (n = penalised + 1) is eliminated first: an intercept is correlated with all
+/// inputs, and descent by coordinates would crawl along it.
 pub(super) fn coordinate_descent(n: usize, a: &[f64], c: &[f64], from: &[f64], l1: f64, penalised: usize) -> Vec<f64> {
+    let free = n - 1;
+    if penalised == n || a[free * n + free] <= 0.0 {
+        return descend(n, a, c, from, l1);
+    }
+    // For the best last element given the rest, A and c become their Schur complements.
+    let (pivot, last) = (a[free * n + free], &a[free * n..][..free]);
+    let (mut reduced, mut c_reduced) = (vec![0.0; free * free], c[..free].to_vec());
+    for i in 0..free {
+        let row = &mut reduced[i * free..][..free];
+        row.copy_from_slice(&a[i * n..][..free]);
+        matrix::add_scaled(-last[i] / pivot, last, row);
+        c_reduced[i] -= last[i] * c[free] / pivot;
+    }
+    let mut x = descend(free, &reduced, &c_reduced, &from[..free], l1);
+    let moved: f64 = x.iter().zip(from).zip(last).map(|((x, from), a)| a * (x - from)).sum();
+    x.push(from[free] - (c[free] + moved) / pivot);
+    x
+}
+
+/// The descent itself, all elements penalised. An element without curvature stays.
+fn descend(n: usize, a: &[f64], c: &[f64], from: &[f64], l1: f64) -> Vec<f64> {
     let mut x = from.to_vec();
     let mut gradient = c.to_vec(); // c + A (x - x₀)
     let mut largest_ever = 0.0f64;
@@ -154,8 +176,8 @@ pub(super) fn coordinate_descent(n: usize, a: &[f64], c: &[f64], from: &[f64], l
             if curvature <= 0.0 {
                 continue;
             }
-            let free = x[j] - gradient[j] / curvature;
-            let to = if j < penalised { soft_threshold(free, l1 / curvature) } else { free };
+            let best = x[j] - gradient[j] / curvature;
+            let to = soft_threshold(best, l1 / curvature);
             let by = to - x[j];
             if by != 0.0 {
                 x[j] = to;
