@@ -53,13 +53,19 @@ pub(crate) struct CategoryCounts {
 impl Categories {
     /// Keeps what `limit` allows.
     pub(crate) fn choose(counts: &CategoryCounts, of: CategoryType, limit: CategoryLimit, drop_first: bool) -> Self {
-        let frequent = counts.counts.iter().filter(|(_, count)| *count >= limit.frequency_threshold);
+        let number = |value: &str| value.parse::<i128>().unwrap_or(i128::MAX);
+        let mut counted: Vec<&(String, u64)> = counts.counts.iter().collect();
+        if of == CategoryType::Integer {
+            // Counts come with ties by text.
+            counted.sort_by_key(|(value, count)| (std::cmp::Reverse(*count), number(value)));
+        }
+        let frequent = counted.into_iter().filter(|(_, count)| *count >= limit.frequency_threshold);
         let mut values: Vec<String> = frequent.take(limit.top_k).map(|(value, _)| value.clone()).collect();
         let other = counts.nulls > 0 || values.len() < counts.counts.len();
         let dropped = (drop_first && !values.is_empty()).then(|| values.remove(0));
         match of {
             CategoryType::Text => values.sort_unstable(),
-            CategoryType::Integer => values.sort_unstable_by_key(|value| value.parse::<i128>().unwrap_or(i128::MAX)),
+            CategoryType::Integer => values.sort_unstable_by_key(|value| number(value)),
         }
         Categories { values, of, other, dropped }
     }

@@ -258,8 +258,7 @@ fn freeze(
         }
         FitFunction::Imputer(Imputation::MostFrequent) => {
             let counts = found.categories.as_ref().map(|categories| categories.counts.as_slice()).unwrap_or_default();
-            let value = counts.first().map_or("", |(value, _)| value.as_str());
-            most_frequent(value, data_type)
+            most_frequent(counts, data_type)
         }
         FitFunction::QuantileBucketize { buckets, format } => {
             let mut splits: Vec<f64> =
@@ -292,11 +291,18 @@ fn freeze(
     })
 }
 
-fn most_frequent(value: &str, data_type: &DataType) -> Fitted {
+/// The most frequent value, ties by value; `counts` come with ties by text.
+fn most_frequent(counts: &[(String, u64)], data_type: &DataType) -> Fitted {
+    let first = counts.first().map_or("", |(value, _)| value.as_str());
     match data_type {
-        DataType::Boolean => Fitted::FillBoolean { missing: value == "true" },
-        number if is_number(number) => Fitted::FillNumber { missing: value.parse().unwrap_or(0.0), length: None },
-        _ => Fitted::FillText { missing: value.to_owned() },
+        DataType::Boolean => Fitted::FillBoolean { missing: first == "true" },
+        number if is_number(number) => {
+            let most = counts.first().map_or(0, |(_, count)| *count);
+            let tied = counts.iter().take_while(|(_, count)| *count == most);
+            let missing = tied.filter_map(|(value, _)| value.parse::<f64>().ok()).min_by(f64::total_cmp);
+            Fitted::FillNumber { missing: missing.unwrap_or(0.0), length: None }
+        }
+        _ => Fitted::FillText { missing: first.to_owned() },
     }
 }
 

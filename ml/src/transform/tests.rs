@@ -8,6 +8,11 @@ use datafusion::datasource::MemTable;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 
 use super::*;
+
+mod golden;
+mod speed;
+mod sql;
+
 use crate::shards::{Block, NO_CATEGORY};
 
 /// A session with everything an extension registers for transforms.
@@ -98,6 +103,8 @@ const FEATURES: &[(&str, &str, &str, &[&str])] = &[
     ),
     ("s", "('b'), ('a'), ('b')", "ML.ONE_HOT_ENCODER(s, 'most_frequent', 10, 0) OVER ()", &["| -", "| 0", "| -"]),
     ("i", "(10), (9), (10), (-1)", "ML.ONE_HOT_ENCODER(i, 'none', 10, 0) OVER ()", &["| 2", "| 1", "| 2", "| 0"]),
+    ("i", "(10), (9), (NULL)", "ML.ONE_HOT_ENCODER(i, 'none', 1, 0) OVER ()", &["| 1", "| 0", "| 1"]),
+    ("x", "(10.0), (9.0), (NULL)", "ML.IMPUTER(x, 'most_frequent') OVER ()", &["10", "9", "9"]),
     ("s", "('b'), ('a'), ('b'), (NULL)", "ML.LABEL_ENCODER(s, 10, 0) OVER ()", &["2", "1", "2", "0"]),
     (
         "a",
