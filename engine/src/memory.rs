@@ -1,6 +1,7 @@
 //! The memory that queries may hold: a limit shared fairly, so that operators that can spill do so before the others run
-//! dry. What `datafusion`'s fair pool does, with two differences: the limit may change between statements (`SET
-//! engine.memory_limit`), and an operator that gets nothing is told what it wanted and what there was.
+//! dry. What `datafusion`'s fair pool does, with three differences: the limit may change between statements (`SET
+//! engine.memory_limit`), a quarter is kept for operators that cannot spill (two sorts that share everything would leave
+//! nothing for the merge of their results), and an operator that gets nothing is told what it wanted and what there was.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -63,7 +64,8 @@ impl State {
     /// What a reservation of `size` bytes may still get.
     fn available(&self, limit: usize, can_spill: bool, size: usize) -> usize {
         if can_spill {
-            (limit.saturating_sub(self.unspillable) / self.spillers.max(1)).saturating_sub(size)
+            let kept = self.unspillable.max(limit / 4);
+            (limit.saturating_sub(kept) / self.spillers.max(1)).saturating_sub(size)
         } else {
             limit.saturating_sub(self.unspillable + self.spillable)
         }
@@ -159,16 +161,17 @@ mod tests {
         let sort = MemoryConsumer::new("ExternalSorter[0]").with_can_spill(true).register(&pool);
         let other = MemoryConsumer::new("ExternalSorter[1]").with_can_spill(true).register(&pool);
         fixed.try_grow(200).unwrap();
-        sort.try_grow(400).unwrap();
+        sort.try_grow(375).unwrap();
         let error = sort.try_grow(1).unwrap_err().to_string();
         assert!(
-            error.contains("ExternalSorter[0] wanted 1 B more beside the 400 B it holds, 0 B of 1000 B were available"),
+            error.contains("ExternalSorter[0] wanted 1 B more beside the 375 B it holds, 0 B of 1000 B were available"),
             "{error}"
         );
-        other.try_grow(400).unwrap();
+        other.try_grow(375).unwrap();
+        fixed.try_grow(50).unwrap();
         assert!(fixed.try_grow(1).is_err());
         drop(other);
-        fixed.try_grow(400).unwrap();
+        fixed.try_grow(375).unwrap();
         assert_eq!(pool.reserved(), 1000);
     }
 

@@ -107,12 +107,51 @@ fn syntax(error: &ParserError, text: &str) -> Error {
         }
     };
     let (message, location) = cut_location(message);
-    let error = Error::invalid(message.replacen("Expected:", "expected", 1));
+    let mut error = Error::invalid(message.replacen("Expected:", "expected", 1));
+    let found = message.rsplit_once("found: ").map(|(_, found)| found.to_uppercase());
+    if let Some(word) = found.and_then(|found| near_keyword(&found)) {
+        error = error.with_hint(format!("did you mean {word}?"));
+    }
     match location {
         Some(location) => error.at_offset(offset_of(text, location)),
         None if message.contains("found: EOF") => error.at_offset(text.trim_end().len()),
         None => error,
     }
+}
+
+/// The keyword that a word nearly is.
+fn near_keyword(found: &str) -> Option<&'static str> {
+    const KEYWORDS: &[&str] = &[
+        "SELECT",
+        "FROM",
+        "WHERE",
+        "GROUP",
+        "ORDER",
+        "HAVING",
+        "LIMIT",
+        "JOIN",
+        "UNION",
+        "WITH",
+        "CREATE",
+        "DROP",
+        "INSERT",
+        "COPY",
+        "EXPLAIN",
+        "DECLARE",
+        "ASSERT",
+        "SET",
+        "VALUES",
+        "EXTERNAL",
+        "TABLE",
+        "VIEW",
+        "STORED",
+        "LOCATION",
+        "PARTITIONED",
+        "OPTIONS",
+        "BETWEEN",
+        "DISTINCT",
+    ];
+    near(found, KEYWORDS.iter().copied()).filter(|keyword| *keyword != found && found.len() > 2)
 }
 
 /// `expected x, found: y at Line: 1, Column: 8` → the message and its place.

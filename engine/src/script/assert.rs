@@ -131,7 +131,11 @@ fn observe_statement(statement: &mut SqlStatement) -> Option<()> {
     if !select.from.is_empty() || select.projection.len() != 1 {
         return None;
     }
-    let SelectItem::UnnamedExpr(condition) = select.projection[0].clone() else { return None };
+    let (SelectItem::UnnamedExpr(condition) | SelectItem::ExprWithAlias { expr: condition, .. }) =
+        select.projection[0].clone()
+    else {
+        return None;
+    };
     let mut seen = Vec::new();
     let condition = observe(condition, &mut seen);
     if seen.is_empty() {

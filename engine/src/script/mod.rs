@@ -5,6 +5,7 @@ mod assert;
 mod check;
 mod copy;
 mod declare;
+mod insert;
 pub(crate) mod names;
 pub mod parameters;
 mod run;

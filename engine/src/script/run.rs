@@ -187,7 +187,7 @@ impl Job<'_> {
                     let rows = self.show(number, frame, text).await?;
                     Ok(Finished { rows: Some(rows), ..Finished::default() })
                 }
-                sql::Outcome::Done(rows) => Ok(Finished { rows, ..Finished::default() }),
+                sql::Outcome::Done(finished) => Ok(finished),
             },
         }
     }

@@ -13,8 +13,10 @@ use datafusion::logical_expr::{CreateExternalTable, CreateMemoryTable, DdlStatem
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use futures::TryStreamExt;
 
+use super::insert;
 use super::run::Job;
 use crate::error::{Error, Result, near};
+use crate::extension::Finished;
 use crate::runner::Gather;
 use crate::session::Session;
 use crate::source::{TableSource, open};
@@ -23,8 +25,8 @@ use crate::source::{TableSource, open};
 pub(crate) enum Outcome {
     /// Rows to show.
     Rows(DataFrame),
-    /// The session is another; so many rows were stored.
-    Done(Option<u64>),
+    /// It is done; what it did.
+    Done(Finished),
 }
 
 /// Plans the statement, and does it when it is a definition. With `check` no data is read: a table made from a query has
@@ -60,13 +62,19 @@ pub(crate) async fn execute(
             let run = session.context().execute_logical_plan(LogicalPlan::Statement(statement));
             let frame = Box::pin(run).await.map_err(|error| session.explain(error, text))?;
             if frame.schema().fields().is_empty() {
-                return Ok(Outcome::Done(None));
+                return Ok(Outcome::Done(Finished::default()));
             }
             return Ok(Outcome::Rows(frame));
         }
+        LogicalPlan::Dml(statement) => {
+            return Ok(Outcome::Done(match job {
+                Some(job) => insert::run(job, statement, text).await?,
+                None => Finished::default(),
+            }));
+        }
         plan => return Ok(Outcome::Rows(session.data_frame(plan))),
     };
-    Ok(Outcome::Done(done))
+    Ok(Outcome::Done(Finished { rows: done, ..Finished::default() }))
 }
 
 async fn create_external(session: &Session, statement: &CreateExternalTable) -> Result<()> {

@@ -102,6 +102,8 @@ pub(super) async fn write(
         }
         task.account().await?;
         rows_written.add(batch.num_rows());
+        // Encoding never waits: without this a task would keep its thread, and a cancelled one would go on.
+        tokio::task::yield_now().await;
     }
     task.finish().await
 }

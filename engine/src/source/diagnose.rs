@@ -211,28 +211,26 @@ async fn csv_fault(
     Some(csv_sentence(&error.to_string(), schema, header))
 }
 
-/// The reader's message about a row, in the user's nouns. Its "line" is the number of the record, the header included.
+/// The reader's message about a row, in the user's nouns. It counts records from 1 when a row has too few or too many
+/// fields, and from 0 when a value cannot be read; the header is a record.
 fn csv_sentence(message: &str, schema: &Schema, header: bool) -> String {
-    let place = |line: usize| {
-        let row = line.saturating_sub(usize::from(header));
-        format!("row {row} (line {line})")
-    };
-    if let (Some(line), Some(expected), Some(got)) =
-        (number_after(message, "for line "), number_after(message, "expected "), number_after(message, "got "))
-    {
-        return format!("{}: {got} fields, expected {expected}", place(line));
+    let place = |record: usize| format!("row {} (line {record})", record.saturating_sub(usize::from(header)));
+    if let (Some(record), Some(expected)) = (number_after(message, "for line "), number_after(message, "expected ")) {
+        let got = match number_after(message, "got ") {
+            Some(1) => "1 field".to_string(),
+            Some(got) => format!("{got} fields"),
+            None => format!("more than {expected} fields"),
+        };
+        return format!("{}: {got}, expected {expected}", place(record));
     }
-    if let (Some(line), Some(expected)) = (number_after(message, "for line "), number_after(message, "expected ")) {
-        return format!("{}: more than {expected} fields, expected {expected}", place(line));
-    }
-    if let (Some(line), Some(column)) = (number_after(message, " at line "), number_after(message, "olumn ")) {
+    if let (Some(record), Some(column)) = (number_after(message, " at line "), number_after(message, "olumn ")) {
+        let place = place(record + 1);
         let name = schema.fields().get(column).map_or("?", |field| field.name().as_str());
         let kind = schema.fields().get(column).map_or(String::new(), |field| sql_name(field.data_type()));
-        let value =
-            message.split_once("value '").and_then(|(_, rest)| rest.split_once("' as type")).map(|(value, _)| value);
+        let value = message.split_once("value '").and_then(|(_, rest)| rest.split_once("' as type"));
         return match value {
-            Some(value) => format!("{}, column `{name}`: `{value}` is not a {kind}", place(line)),
-            None => format!("{}, column `{name}`: {}", place(line), sentence(message)),
+            Some((value, _)) => format!("{place}, column `{name}`: `{value}` is no {kind}"),
+            None => format!("{place}, column `{name}`: {}", sentence(message)),
         };
     }
     sentence(message)
@@ -309,11 +307,11 @@ mod tests {
         for (message, expected) in [
             (
                 "Parser error: Error while parsing value 'x' as type 'Date32' for column 1 at line 4. Row data: '[1,x]'",
-                "row 3 (line 4), column `d`: `x` is not a DATE",
+                "row 4 (line 5), column `d`: `x` is no DATE",
             ),
             (
                 "Csv error: incorrect number of fields for line 3, expected 2 got 1",
-                "row 2 (line 3): 1 fields, expected 2",
+                "row 2 (line 3): 1 field, expected 2",
             ),
             (
                 "Csv error: incorrect number of fields for line 3, expected 2 got more than 2",

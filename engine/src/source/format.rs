@@ -162,6 +162,9 @@ impl Format {
             let key = self.option_key(key)?;
             if key == "null_value" && self.is_csv() {
                 engine_options.insert("format.null_regex".to_string(), format!("^({})?$", escape(value)));
+            } else if key == "null_regex" && self.is_csv() {
+                // An empty field is a NULL whatever else is.
+                engine_options.insert("format.null_regex".to_string(), format!("^$|{value}"));
             } else {
                 engine_options.insert(format!("format.{key}"), option_value(&key, value));
             }
@@ -201,8 +204,8 @@ impl Format {
         if known.iter().any(|known| known == base) {
             return Ok(key.to_string());
         }
-        let error = Error::invalid(format!("{} has no option `{written}`", self.name()));
-        Err(match near(key, known.iter().map(String::as_str)) {
+        let error = Error::invalid(format!("{} has no option `{key}`", self.name()));
+        Err(match near(key, known.iter().map(String::as_str).chain(words.iter().map(|(word, _)| *word))) {
             Some(known) => error.with_hint(format!("did you mean `{known}`?")),
             None if known.is_empty() => error,
             None => error.with_hint(format!("options are {}", known.join(", "))),

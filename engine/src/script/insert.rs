@@ -1,0 +1,90 @@
+//! `INSERT INTO table`: rows added to a table over files go the way of COPY, so that they appear whole or not at all;
+//! rows added to a table in memory are the query engine's affair.
+
+use std::collections::HashMap;
+
+use arrow::array::UInt64Array;
+use datafusion::datasource::file_format::csv::CsvFormat;
+use datafusion::datasource::listing::ListingTable;
+use datafusion::datasource::source_as_provider;
+use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::{DmlStatement, LogicalPlan, WriteOp};
+use futures::TryStreamExt;
+use storage::{CommitMode, Location};
+
+use super::copy::{Target, store};
+use super::run::Job;
+use crate::error::{Error, Result};
+use crate::extension::Finished;
+use crate::runner::Gather;
+use crate::session::Session;
+use crate::sink::encoding::FileOptions;
+use crate::source::format::{Compression, Format};
+
+/// Runs a statement that changes a table's rows.
+pub(super) async fn run(job: &Job<'_>, statement: DmlStatement, text: &str) -> Result<Finished> {
+    let provider = source_as_provider(&statement.target)?;
+    let input = LogicalPlan::clone(&statement.input);
+    match (provider.downcast_ref::<ListingTable>(), &statement.op) {
+        (Some(table), WriteOp::Insert(op)) => {
+            let target = target(job.session, table, *op, &statement)?;
+            let stored = store(job, input.clone(), target).await;
+            job.explained(stored, &input, text).await
+        }
+        _ => {
+            let counted = count(job, LogicalPlan::Dml(statement)).await;
+            let rows = job.explained(counted, &input, text).await?;
+            Ok(Finished { rows: Some(rows), ..Finished::default() })
+        }
+    }
+}
+
+fn target(session: &Session, table: &ListingTable, op: InsertOp, statement: &DmlStatement) -> Result<Target> {
+    let name = &statement.table_name;
+    let [url] = table.table_paths().as_slice() else {
+        return Err(Error::invalid(format!("table `{name}` has several places: rows can be added to one directory")));
+    };
+    let location = Location::parse(url.as_str())?;
+    if !location.is_directory_like() {
+        return Err(Error::invalid(format!("table `{name}` is the file {location}: rows can be added to a directory")));
+    }
+    let mode = match op {
+        InsertOp::Append => CommitMode::Append,
+        InsertOp::Overwrite => CommitMode::Overwrite,
+        InsertOp::Replace => return Err(Error::invalid("REPLACE INTO needs keys, and files have none")),
+    };
+    let options = table.options();
+    let format = Format::parse(options.format.get_ext().trim_start_matches('.'))?;
+    let mut said = HashMap::new();
+    if let Some(csv) = options.format.downcast_ref::<CsvFormat>() {
+        said.insert("delimiter".to_string(), char::from(csv.options().delimiter).to_string());
+        said.insert("quote".to_string(), char::from(csv.options().quote).to_string());
+        said.insert("has_header".to_string(), csv.options().has_header.unwrap_or(true).to_string());
+    }
+    // New files must end as the others do, or the table would not see them.
+    let compression = Compression::strip(&options.file_extension).1;
+    let state = session.context().state();
+    let written = FileOptions::parse(&state, &session.options(), format, &said, compression)?;
+    written.encoding.accepts(statement.input.schema().as_arrow())?;
+    let ending = format!(".{}", written.encoding.ending());
+    if !ending.ends_with(options.file_extension.as_str()) {
+        return Err(Error::invalid(format!(
+            "files of table `{name}` end with {}, and new ones would end with {ending}",
+            options.file_extension
+        ))
+        .with_hint("use COPY"));
+    }
+    let partition_by = options.table_partition_cols.iter().map(|(column, _)| column.clone()).collect();
+    Ok(Target { location, mode, options: written, partition_by })
+}
+
+/// Runs a plan that gives the number of rows it changed.
+async fn count(job: &Job<'_>, plan: LogicalPlan) -> Result<u64> {
+    let execution = job.session.runner().run(job.session, plan, Gather::One).await?;
+    let mut partitions = execution.partitions;
+    let stream = partitions.pop().expect("a gathered execution has one stream");
+    let collected = async { Ok(stream.try_collect::<Vec<_>>().await?) };
+    let batches = job.watch(execution.gauge.as_ref(), collected).await?;
+    let counts = batches.iter().filter_map(|batch| batch.column(0).as_any().downcast_ref::<UInt64Array>());
+    Ok(counts.flat_map(|counts| counts.values().to_vec()).sum())
+}
