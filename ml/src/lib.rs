@@ -36,3 +36,40 @@ pub mod tally;
 pub mod train;
 /// From the columns of a query to the inputs of a model: TRANSFORM clauses, and what happens without one.
 pub mod transform;
+
+/// The loss curve.
+pub mod history;
+/// Where a model comes from.
+pub mod lineage;
+/// From a training query to canonical shards.
+pub mod materialize;
+/// A trained model, on disk and in use.
+pub mod model;
+/// Names of models.
+pub mod name;
+/// The models of a warehouse.
+pub mod registry;
+/// Training a model again from its lineage.
+pub mod reproduce;
+/// What a model shall be: as written, and checked.
+pub mod spec;
+/// The statements about models.
+pub mod statement;
+
+mod checkpoint;
+mod estimate;
+mod evaluation;
+mod extension;
+mod relation;
+mod training;
+
+#[cfg(test)]
+mod end_to_end;
+
+pub use extension::{extension, option_names};
+pub use model::Predictor;
+pub use name::ModelName;
+pub use registry::predict_file;
+pub use reproduce::{Reproduction, reproduce};
+pub use spec::{CheckedSpec, IfExists, ModelSpec};
+pub use training::train as train_model;

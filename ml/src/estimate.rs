@@ -1,0 +1,256 @@
+//! From shards to a trained model: settings become the plan of the network's or the linear model's own trainer, and what
+//! they tell while they work becomes progress events.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use engine::events::{Event, Progress};
+use engine::extension::JobContext;
+use engine::{Error, Result, Session};
+
+use crate::checkpoint::Checkpoints;
+use crate::history::EpochRecord;
+use crate::kernel::ChosenKernel;
+use crate::linear::{self, Iteration, LinearKind, LinearObserver, LinearPlan, Solver, StepSize};
+use crate::loss::Loss;
+use crate::model::estimator;
+use crate::network::NetworkSpec;
+use crate::spec::{CheckedSpec, Estimator, LearnRateStrategy, LinearSettings, NetworkSettings, OptimizeStrategy};
+use crate::train::{self, Checkpointing, EarlyStop, TrainObserver, TrainPlan, TrainProgress};
+use crate::training::Sharded;
+use crate::transform::LabelEncoding;
+
+/// Epochs without progress that end a network's training.
+const PATIENCE: usize = 1;
+/// Size of the first step of a line search, when nothing is said.
+const FIRST_STEP: f64 = 0.1;
+
+/// What training gave.
+pub(crate) struct Trained {
+    pub(crate) trained: estimator::Trained,
+    pub(crate) history: Vec<EpochRecord>,
+    /// For the user, one sentence each.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Trains; blocks the thread.
+pub(crate) fn train(
+    session: &Session,
+    spec: &CheckedSpec,
+    labels: &LabelEncoding,
+    rows: &Sharded,
+    kernel: &ChosenKernel,
+    checkpoints: &Checkpoints,
+    job: &JobContext,
+) -> Result<Trained> {
+    let workers = spec.workers.unwrap_or_else(|| session.threads());
+    let classes = labels.classes().map_or(0, <[String]>::len);
+    match &spec.estimator {
+        Estimator::Network(settings) => {
+            let plan = network_plan(spec, settings, rows, classes, workers, kernel, checkpoints);
+            network(&plan, rows, job)
+        }
+        Estimator::Linear(settings) => linear_model(&linear_plan(settings, classes, workers), rows, job),
+    }
+}
+
+fn network_plan(
+    spec: &CheckedSpec,
+    settings: &NetworkSettings,
+    rows: &Sharded,
+    classes: usize,
+    workers: usize,
+    kernel: &ChosenKernel,
+    checkpoints: &Checkpoints,
+) -> TrainPlan {
+    let (loss, outputs) = match classes {
+        0 => (settings.regression_loss, 1),
+        2 => (Loss::SigmoidCrossEntropy, 1),
+        many => (Loss::SoftmaxCrossEntropy, many),
+    };
+    TrainPlan {
+        network: NetworkSpec {
+            inputs: rows.train.layout().clone(),
+            hidden: settings.hidden.clone(),
+            activation: settings.activation,
+            dropout: settings.dropout as f32,
+            layer_norm: settings.layer_norm,
+            outputs,
+            loss,
+        },
+        optimizer: settings.optimizer,
+        schedule: settings.schedule,
+        batch_size: settings.batch_size,
+        epochs: settings.epochs,
+        seed: spec.seed,
+        l1: settings.l1,
+        l2: settings.l2,
+        clip_norm: settings.clip_norm,
+        early_stop: settings
+            .early_stop
+            .then_some(EarlyStop { min_rel_progress: settings.min_rel_progress, patience: PATIENCE }),
+        workers,
+        kernel: kernel.clone(),
+        checkpoint: checkpoints.store().map(|store| Checkpointing { store, every_steps: checkpoints.every_steps() }),
+    }
+}
+
+fn network(plan: &TrainPlan, rows: &Sharded, job: &JobContext) -> Result<Trained> {
+    let observer = EpochEvents { job, epochs: plan.epochs, last: Mutex::new(0.0) };
+    let result = train::train(plan, rows.train.clone(), rows.eval.clone(), &observer, &job.cancel)?;
+    let mut notes = Vec::new();
+    if result.stopped_early {
+        notes.push(format!(
+            "training stopped after epoch {} of {}: the loss no longer fell by the part that min_rel_progress asks for",
+            result.history.len(),
+            plan.epochs
+        ));
+    }
+    let history = result.history.iter().map(|record| epoch_record(record, record.iteration + 1)).collect();
+    Ok(Trained { trained: estimator::Trained::Network(result.network), history, notes })
+}
+
+fn epoch_record(record: &train::EpochRecord, iteration: usize) -> EpochRecord {
+    EpochRecord {
+        iteration,
+        loss: record.loss,
+        eval_loss: record.eval_loss,
+        learning_rate: Some(record.learning_rate),
+        duration_ms: record.duration_ms,
+    }
+}
+
+/// Epochs as progress: a bar for each, with loss and speed.
+struct EpochEvents<'a> {
+    job: &'a JobContext,
+    epochs: usize,
+    /// Samples a second, as last heard.
+    last: Mutex<f64>,
+}
+
+impl TrainObserver for EpochEvents<'_> {
+    fn progress(&self, progress: &TrainProgress) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = progress.samples_per_second;
+        self.job.emit(Event::Progress(Progress {
+            task: format!("epoch {}/{}", progress.epoch + 1, progress.epochs),
+            done: progress.step,
+            total: Some(progress.steps),
+            unit: "steps",
+            fields: vec![
+                ("loss", format!("{:.4}", progress.loss)),
+                ("samples/s", thousands(progress.samples_per_second)),
+            ],
+        }));
+    }
+
+    fn epoch(&self, record: &train::EpochRecord) {
+        let mut fields = vec![("loss", format!("{:.4}", record.loss))];
+        if let Some(loss) = record.eval_loss {
+            fields.push(("eval loss", format!("{loss:.4}")));
+        }
+        let speed = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if speed > 0.0 {
+            fields.push(("samples/s", thousands(speed)));
+        }
+        let task = format!("epoch {}/{}", record.iteration + 1, self.epochs);
+        self.job.emit(Event::Progress(Progress { task, done: 1, total: Some(1), unit: "epochs", fields }));
+    }
+}
+
+/// `812,000`
+fn thousands(number: f64) -> String {
+    let digits = format!("{:.0}", number.max(0.0));
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn linear_plan(settings: &LinearSettings, classes: usize, workers: usize) -> LinearPlan {
+    let kind = match classes {
+        0 => LinearKind::Regression,
+        2 => LinearKind::Binary,
+        many => LinearKind::Multinomial(many),
+    };
+    let solver = match settings.strategy {
+        OptimizeStrategy::Auto => Solver::Auto,
+        OptimizeStrategy::NormalEquation => Solver::NormalEquation,
+        OptimizeStrategy::BatchGradientDescent => {
+            let rate = settings.learn_rate.unwrap_or(FIRST_STEP);
+            Solver::GradientDescent(match settings.learn_rate_strategy {
+                LearnRateStrategy::LineSearch => StepSize::LineSearch(rate),
+                LearnRateStrategy::Constant => StepSize::Constant(rate),
+            })
+        }
+    };
+    LinearPlan {
+        kind,
+        solver,
+        l1: settings.l1,
+        l2: settings.l2,
+        fit_intercept: settings.fit_intercept,
+        max_iterations: settings.max_iterations,
+        min_rel_progress: settings.min_rel_progress.filter(|_| settings.early_stop),
+        p_values: settings.p_values,
+        workers,
+    }
+}
+
+fn linear_model(plan: &LinearPlan, rows: &Sharded, job: &JobContext) -> Result<Trained> {
+    let observer = IterationEvents { job, most: plan.max_iterations };
+    let fitted = linear::fit(plan, rows.train.as_ref(), rows.eval.as_deref(), &observer)?;
+    let history = fitted.history.iter().map(iteration_record).collect();
+    if fitted.model.coefficients.iter().chain(&fitted.model.intercepts).any(|x| !x.is_finite()) {
+        return Err(Error::invalid("training gave coefficients that are no finite numbers"));
+    }
+    Ok(Trained { trained: estimator::Trained::Linear(fitted.model), history, notes: fitted.notes })
+}
+
+fn iteration_record(iteration: &Iteration) -> EpochRecord {
+    EpochRecord {
+        iteration: iteration.iteration,
+        loss: iteration.loss,
+        eval_loss: iteration.eval_loss,
+        learning_rate: iteration.learning_rate,
+        duration_ms: iteration.duration_ms as f64,
+    }
+}
+
+struct IterationEvents<'a> {
+    job: &'a JobContext,
+    most: Option<usize>,
+}
+
+impl LinearObserver for IterationEvents<'_> {
+    fn iteration(&self, iteration: &Iteration) {
+        self.job.emit(Event::Progress(Progress {
+            task: "iterations".into(),
+            done: iteration.iteration as u64,
+            total: self.most.map(|n| n as u64),
+            unit: "iterations",
+            fields: vec![("loss", format!("{:.4}", iteration.loss))],
+        }));
+    }
+
+    fn cancelled(&self) -> bool {
+        self.job.cancel.is_cancelled()
+    }
+}
+
+/// A shared store of checkpoints.
+pub(crate) type SharedCheckpoints = Arc<dyn train::CheckpointStore>;
+
+#[cfg(test)]
+mod tests {
+    use super::thousands;
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (number, text) in [(0.0, "0"), (999.4, "999"), (1000.0, "1,000"), (1_234_567.0, "1,234,567")] {
+            assert_eq!(thousands(number), text);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The one value by which the engine learns of models.
+
+use std::sync::Arc;
+
+use engine::Extension;
+use engine::extension::Setting;
+
+use crate::relation::{self, ModelNames, ModelRelations};
+use crate::statement::ModelStatements;
+use crate::{function, metric, spec, statistics, transform};
+
+/// Settings of models, settable wherever the engine's own are.
+const SETTINGS: &[Setting] = &[
+    Setting { key: "ml.kernel", description: "Matrix kernel: auto, blas or native." },
+    Setting { key: "ml.seed", description: "Seed of models whose statement names none." },
+    Setting { key: "ml.checkpoint_steps", description: "Steps between two checkpoints; 0 keeps none." },
+];
+
+/// Everything that models add to the engine.
+pub fn extension() -> Extension {
+    let mut scalar_functions = function::scalar_functions();
+    scalar_functions.extend(relation::scalar_functions());
+    let mut aggregate_functions = statistics::aggregates();
+    aggregate_functions.extend(metric::aggregates());
+    aggregate_functions.extend(transform::aggregates());
+    Extension {
+        name: "ml",
+        scalar_functions,
+        aggregate_functions,
+        relation_planners: vec![Arc::new(ModelRelations)],
+        statements: vec![Arc::new(ModelStatements)],
+        rewrites: vec![Arc::new(ModelNames)],
+        settings: SETTINGS.to_vec(),
+    }
+}
+
+/// Names of the options of CREATE MODEL, for completion.
+pub fn option_names() -> Vec<&'static str> {
+    spec::option_names().collect()
+}

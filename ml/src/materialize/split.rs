@@ -1,0 +1,308 @@
+//! Which rows train, which are held out: decided a row at a time from its key or a column, so that the parts are the
+//! same for any order of the input. The methods and their defaults are BigQuery ML's.
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Datum, RecordBatch};
+use arrow::compute::kernels::cmp::{gt_eq, lt};
+use arrow::compute::{and, cast, is_null, not, or};
+use arrow::datatypes::{DataType, Schema};
+use datafusion::common::ScalarValue;
+use datafusion::prelude::{SessionContext, col};
+use engine::{Error, Result};
+
+use super::row_key::{RowKey, arrow_error};
+use super::staging::Staged;
+
+/// A part of the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Rows that fit transforms and weights.
+    Train,
+    /// Held out, for early stopping and evaluation.
+    Eval,
+    /// Held out a second time; nothing is decided on these rows.
+    Test,
+}
+
+/// `DATA_SPLIT_METHOD` with what belongs to it, as written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SplitMethod {
+    /// No held-out rows under 500, 20 % up to 50,000, then about 10,000 rows, chosen at random.
+    Auto,
+    /// Fractions of all rows, chosen at random, the same rows at every run.
+    Random { eval: f64, test: f64 },
+    /// A BOOL column; TRUE is eval.
+    Custom { column: String },
+    /// The smallest values of a column (and NULL) train, the largest are test, those between are eval.
+    Sequential { column: String, eval: f64, test: f64 },
+    /// All rows train.
+    None,
+}
+
+impl SplitMethod {
+    /// The column that only splits and is no feature. (A SEQ column is a feature too.)
+    pub fn reserved_column(&self) -> Option<&str> {
+        match self {
+            SplitMethod::Custom { column } => Some(column),
+            _ => None,
+        }
+    }
+
+    /// Checks the method against the training query's columns.
+    ///
+    /// # Errors
+    /// A column that does not exist or is of the wrong type; fractions that leave nothing to train on.
+    pub fn check(&self, schema: &Schema) -> Result<()> {
+        match self {
+            SplitMethod::Custom { column } => match field_type(schema, column)? {
+                DataType::Boolean => Ok(()),
+                other => Err(Error::invalid(format!(
+                    "DATA_SPLIT_COL `{column}` is of type {other}; DATA_SPLIT_METHOD = 'CUSTOM' expects BOOLEAN, TRUE for eval"
+                ))),
+            },
+            SplitMethod::Sequential { column, eval, test } => {
+                let data_type = field_type(schema, column)?;
+                if data_type.is_nested() || matches!(data_type, DataType::Boolean) {
+                    return Err(Error::invalid(format!(
+                        "DATA_SPLIT_COL `{column}` is of type {data_type}; DATA_SPLIT_METHOD = 'SEQ' expects a column with an order"
+                    )));
+                }
+                check_fractions(*eval, *test)
+            }
+            SplitMethod::Random { eval, test } => check_fractions(*eval, *test),
+            SplitMethod::Auto | SplitMethod::None => Ok(()),
+        }
+    }
+}
+
+fn field_type<'a>(schema: &'a Schema, column: &str) -> Result<&'a DataType> {
+    schema.field_with_name(column).map(|field| field.data_type()).map_err(|_| {
+        let error = Error::invalid(format!("DATA_SPLIT_COL `{column}` is no column of the training query"));
+        match engine::near(column, schema.fields().iter().map(|field| field.name().as_str())) {
+            Some(near) => error.with_hint(format!("did you mean `{near}`?")),
+            None => error,
+        }
+    })
+}
+
+fn check_fractions(eval: f64, test: f64) -> Result<()> {
+    let unit = 0.0..=1.0;
+    if unit.contains(&eval) && unit.contains(&test) && eval + test < 1.0 {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "DATA_SPLIT_EVAL_FRACTION {eval} and DATA_SPLIT_TEST_FRACTION {test} must be from 0 to 1 and leave rows to train on"
+    )))
+}
+
+/// A method made definite for the rows at hand; tells every row's part.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Split {
+    /// All rows train.
+    None,
+    /// By the key: below `eval` is eval, from there to `eval + test` is test.
+    Fraction { eval: f64, test: f64 },
+    /// By a BOOL column.
+    Column { name: String },
+    /// By a column's values: from `test` on is test, from `eval` on is eval.
+    Threshold { column: String, eval: Option<ScalarValue>, test: Option<ScalarValue> },
+}
+
+impl Split {
+    /// Decides on thresholds for the staged rows.
+    pub async fn decide(method: &SplitMethod, staged: &Staged, context: &SessionContext) -> Result<Split> {
+        Ok(match method {
+            SplitMethod::None => Split::None,
+            SplitMethod::Auto => match staged.rows() {
+                0..500 => Split::None,
+                500..=50_000 => Split::Fraction { eval: 0.2, test: 0.0 },
+                rows => Split::Fraction { eval: 10_000.0 / rows as f64, test: 0.0 },
+            },
+            SplitMethod::Random { eval, test } => Split::Fraction { eval: *eval, test: *test },
+            SplitMethod::Custom { column } => Split::Column { name: column.clone() },
+            SplitMethod::Sequential { column, eval, test } => {
+                let at = |held_out: f64| value_from_the_top(staged, context, column, held_out);
+                Split::Threshold {
+                    column: column.clone(),
+                    eval: if *eval > 0.0 { at(eval + test).await? } else { None },
+                    test: if *test > 0.0 { at(*test).await? } else { None },
+                }
+            }
+        })
+    }
+
+    /// Whether a row of `batch` belongs to `part`.
+    pub(super) fn mask(&self, batch: &RecordBatch, keys: &[RowKey], part: Part) -> Result<BooleanArray> {
+        match self {
+            Split::None => Ok(BooleanArray::from(vec![part == Part::Train; batch.num_rows()])),
+            Split::Fraction { eval, test } => {
+                let of = |unit: f64| match () {
+                    () if unit < *eval => Part::Eval,
+                    () if unit < eval + test => Part::Test,
+                    () => Part::Train,
+                };
+                Ok(keys.iter().map(|key| Some(of(key.unit()) == part)).collect())
+            }
+            Split::Column { name } => custom_mask(batch, name, part),
+            Split::Threshold { column, eval, test } => threshold_mask(batch, column, eval, test, part),
+        }
+    }
+}
+
+/// The value from which on the largest `fraction` of the rows lies; `None` without values.
+async fn value_from_the_top(
+    staged: &Staged,
+    context: &SessionContext,
+    column: &str,
+    fraction: f64,
+) -> Result<Option<ScalarValue>> {
+    let name = datafusion::common::Column::from_name(column);
+    let ordered = context
+        .read_table(staged.table(&Split::None, Part::Train)?)?
+        .select(vec![col(name.clone())])?
+        .filter(col(name.clone()).is_not_null())?;
+    let rows = ordered.clone().count().await?;
+    let held_out = ((rows as f64 * fraction).round() as usize).min(rows);
+    if held_out == 0 {
+        return Ok(None);
+    }
+    let batches = ordered.sort(vec![col(name).sort(true, false)])?.limit(rows - held_out, Some(1))?.collect().await?;
+    let batch = batches.iter().find(|batch| batch.num_rows() > 0);
+    batch.map(|batch| ScalarValue::try_from_array(batch.column(0), 0)).transpose().map_err(Error::from)
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
+    batch
+        .column_by_name(name)
+        .ok_or_else(|| Error::invalid(format!("DATA_SPLIT_COL `{name}` is no column of the training query")))
+}
+
+fn custom_mask(batch: &RecordBatch, name: &str, part: Part) -> Result<BooleanArray> {
+    let held_out = column(batch, name)?.as_boolean();
+    if held_out.null_count() > 0 {
+        return Err(Error::invalid(format!(
+            "DATA_SPLIT_COL `{name}` is NULL in some rows; expected TRUE (eval) or FALSE (train)"
+        )));
+    }
+    match part {
+        Part::Eval => Ok(held_out.clone()),
+        Part::Train => not(held_out).map_err(arrow_error),
+        Part::Test => Ok(BooleanArray::from(vec![false; batch.num_rows()])),
+    }
+}
+
+fn threshold_mask(
+    batch: &RecordBatch,
+    name: &str,
+    eval: &Option<ScalarValue>,
+    test: &Option<ScalarValue>,
+    part: Part,
+) -> Result<BooleanArray> {
+    let values = column(batch, name)?;
+    let values = match values.data_type() {
+        // Compared as what they stand for.
+        DataType::Dictionary(_, value_type) => cast(values, value_type).map_err(arrow_error)?,
+        _ => values.clone(),
+    };
+    let none = || BooleanArray::from(vec![false; batch.num_rows()]);
+    let from = |threshold: &Option<ScalarValue>| -> Result<BooleanArray> {
+        let Some(threshold) = threshold else { return Ok(none()) };
+        let scalar = threshold.cast_to(values.data_type())?.to_scalar()?;
+        let mask = gt_eq(&values, &scalar as &dyn Datum).map_err(arrow_error)?;
+        Ok(null_is_false(&mask))
+    };
+    match (part, eval, test) {
+        (Part::Test, ..) => from(test),
+        (Part::Eval, ..) => {
+            let below_test = not(&from(test)?).map_err(arrow_error)?;
+            and(&from(eval)?, &below_test).map_err(arrow_error)
+        }
+        (Part::Train, None, None) => Ok(BooleanArray::from(vec![true; batch.num_rows()])),
+        (Part::Train, ..) => {
+            let lowest = eval.as_ref().or(test.as_ref()).expect("one of them is set");
+            let scalar = lowest.cast_to(values.data_type())?.to_scalar()?;
+            let below = null_is_false(&lt(&values, &scalar as &dyn Datum).map_err(arrow_error)?);
+            or(&below, &is_null(&values).map_err(arrow_error)?).map_err(arrow_error)
+        }
+    }
+}
+
+fn null_is_false(mask: &BooleanArray) -> BooleanArray {
+    mask.iter().map(|value| Some(value.unwrap_or(false))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::Int64Array;
+    use datafusion::prelude::SessionContext;
+
+    use super::*;
+    use crate::materialize::staging::tests::staged;
+
+    fn numbers(count: i64) -> RecordBatch {
+        let values: ArrayRef =
+            Arc::new(Int64Array::from_iter((0..count).map(|i| (i % 10 != 9).then_some((i * 7) % count))));
+        let flags: ArrayRef = Arc::new((0..count).map(|i| Some(i % 4 == 0)).collect::<BooleanArray>());
+        // Equal rows always share a part; an id makes these differ.
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..count));
+        RecordBatch::try_from_iter_with_nullable([("n", values, true), ("held_out", flags, true), ("id", ids, false)])
+            .unwrap()
+    }
+
+    async fn parts(method: SplitMethod, count: i64) -> [usize; 3] {
+        let context = SessionContext::new();
+        let staged = staged(&context, vec![numbers(count)]).await;
+        let split = Split::decide(&method, &staged, &context).await.unwrap();
+        let mut counts = [0; 3];
+        for (count, part) in counts.iter_mut().zip([Part::Train, Part::Eval, Part::Test]) {
+            *count = context.read_table(staged.table(&split, part).unwrap()).unwrap().count().await.unwrap();
+        }
+        counts
+    }
+
+    #[tokio::test]
+    async fn every_row_has_one_part_and_the_sizes_are_as_asked() {
+        let seq = |eval, test| SplitMethod::Sequential { column: "n".into(), eval, test };
+        let random = |eval, test| SplitMethod::Random { eval, test };
+        for (method, rows, expected, slack) in [
+            (SplitMethod::None, 1_000, [1_000, 0, 0], 0),
+            (SplitMethod::Auto, 499, [499, 0, 0], 0),
+            (SplitMethod::Auto, 20_000, [16_000, 4_000, 0], 250),
+            (SplitMethod::Auto, 100_000, [90_000, 10_000, 0], 450),
+            (random(0.2, 0.1), 20_000, [14_000, 4_000, 2_000], 300),
+            (SplitMethod::Custom { column: "held_out".into() }, 1_000, [750, 250, 0], 0),
+            // 900 of 1,000 rows have a value; the 100 NULLs train.
+            (seq(0.2, 0.0), 1_000, [820, 180, 0], 0),
+            (seq(0.2, 0.1), 1_000, [730, 180, 90], 0),
+            (seq(0.0, 0.1), 1_000, [910, 0, 90], 0),
+        ] {
+            let got = parts(method.clone(), rows).await;
+            assert_eq!(got.iter().sum::<usize>(), rows as usize, "{method:?}");
+            assert!(
+                got.iter().zip(expected).all(|(got, expected)| got.abs_diff(expected) <= slack),
+                "{method:?}: {got:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn wrong_columns_and_fractions_are_named() {
+        let schema = numbers(1).schema();
+        for (method, expected) in [
+            (
+                SplitMethod::Custom { column: "n".into() },
+                "DATA_SPLIT_COL `n` is of type Int64; DATA_SPLIT_METHOD = 'CUSTOM' expects BOOLEAN",
+            ),
+            (SplitMethod::Custom { column: "heldout".into() }, "DATA_SPLIT_COL `heldout` is no column"),
+            (
+                SplitMethod::Sequential { column: "held_out".into(), eval: 0.2, test: 0.0 },
+                "expects a column with an order",
+            ),
+            (SplitMethod::Random { eval: 0.6, test: 0.4 }, "leave rows to train on"),
+        ] {
+            let message = method.check(&schema).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! The training query's rows, held for the passes that follow: statistics for transforms, encoding, evaluation. Rows
+//! stay in memory while the session's pool grants it, then go to Arrow IPC files in the session's temporary directory.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::array::{Array, RecordBatch};
+use arrow::compute::{filter_record_batch, is_not_null};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::ipc::reader::FileReader;
+use datafusion::catalog::TableProvider;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::common::DataFusionError;
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use engine::{Error, Result};
+use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
+
+use super::row_key::{RowKeys, arrow_error, from_array, to_array};
+use super::spill::{SpillDirectory, write_batches};
+use super::split::{Part, Split};
+
+/// The name of the key's column in staged batches; it comes last.
+const KEY_COLUMN: &str = "__gristmill_row_key";
+
+/// Staged rows.
+#[derive(Debug)]
+pub struct Staged {
+    schema: SchemaRef,
+    items: Arc<Vec<Item>>,
+    rows: u64,
+    null_labels: u64,
+    partitions: usize,
+    // Kept for what they give back when dropped.
+    _reservations: Vec<MemoryReservation>,
+    _directory: Arc<SpillDirectory>,
+}
+
+/// A piece of the staged rows that one thread reads from beginning to end.
+#[derive(Debug)]
+pub(super) enum Item {
+    /// A batch with its keys.
+    Memory(RecordBatch),
+    /// An IPC file of such batches.
+    File(PathBuf),
+}
+
+impl Item {
+    /// Its batches, one after the other.
+    pub(super) fn batches(&self) -> Result<Box<dyn Iterator<Item = Result<RecordBatch>> + Send>> {
+        match self {
+            Item::Memory(batch) => Ok(Box::new(std::iter::once(Ok(batch.clone())))),
+            Item::File(path) => Ok(Box::new(open(path)?.map(|batch| batch.map_err(arrow_error)))),
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<FileReader<BufReader<File>>> {
+    let file = File::open(path).map_err(|error| Error::Query(DataFusionError::IoError(error)))?;
+    FileReader::try_new_buffered(file, None).map_err(arrow_error)
+}
+
+/// Runs `query` and holds its rows, with their keys under `seed`. Rows in which one of `labels` is NULL are counted and
+/// left out.
+///
+/// # Errors
+/// Whatever the query meets; a column type without canonical bytes; a full disk; cancellation.
+pub async fn stage(
+    query: DataFrame,
+    labels: &[String],
+    seed: u64,
+    pool: &Arc<dyn MemoryPool>,
+    directory: &Path,
+    cancel: &CancellationToken,
+    progress: Arc<dyn Fn(u64) + Send + Sync>,
+) -> Result<Staged> {
+    let schema: SchemaRef = Arc::new(query.schema().as_arrow().clone());
+    let keys = Arc::new(RowKeys::new(&schema, seed)?);
+    let labels = labels.iter().map(|label| schema.index_of(label).map_err(arrow_error)).collect::<Result<Vec<_>>>()?;
+    let directory = Arc::new(SpillDirectory::new(directory, "staged")?);
+    let streams = query.execute_stream_partitioned().await?;
+    let partitions = streams.len().max(1);
+    let done = Arc::new(AtomicU64::new(0));
+    let mut tasks = tokio::task::JoinSet::new();
+    for (number, stream) in streams.into_iter().enumerate() {
+        let consumer = MemoryConsumer::new(format!("training rows {number}")).with_can_spill(true);
+        let collector = Collector {
+            labels: labels.clone(),
+            keys: Arc::clone(&keys),
+            held: Vec::new(),
+            items: Vec::new(),
+            rows: 0,
+            null_labels: 0,
+            reservation: consumer.register(pool),
+            directory: Arc::clone(&directory),
+            progress: Arc::clone(&progress),
+            done: Arc::clone(&done),
+        };
+        tasks.spawn(collect(collector, stream, cancel.clone()));
+    }
+    let mut staged = Staged {
+        schema,
+        items: Arc::new(Vec::new()),
+        rows: 0,
+        null_labels: 0,
+        partitions,
+        _reservations: Vec::new(),
+        _directory: directory,
+    };
+    let mut items = Vec::new();
+    // Dropping the set on an error stops the other partitions.
+    while let Some(finished) = tasks.join_next().await {
+        let collector = finished.map_err(|error| Error::Query(DataFusionError::ExecutionJoin(Box::new(error))))??;
+        staged.rows += collector.rows;
+        staged.null_labels += collector.null_labels;
+        items.extend(collector.items);
+        staged._reservations.push(collector.reservation);
+    }
+    staged.items = Arc::new(items);
+    Ok(staged)
+}
+
+struct Collector {
+    labels: Vec<usize>,
+    keys: Arc<RowKeys>,
+    held: Vec<RecordBatch>,
+    items: Vec<Item>,
+    rows: u64,
+    null_labels: u64,
+    reservation: MemoryReservation,
+    directory: Arc<SpillDirectory>,
+    progress: Arc<dyn Fn(u64) + Send + Sync>,
+    done: Arc<AtomicU64>,
+}
+
+async fn collect(
+    mut collector: Collector,
+    mut stream: SendableRecordBatchStream,
+    cancel: CancellationToken,
+) -> Result<Collector> {
+    loop {
+        let next = tokio::select! {
+            () = cancel.cancelled() => return Err(Error::Cancelled),
+            next = stream.next() => next,
+        };
+        let Some(batch) = next else { break };
+        collector.take(batch?).await?;
+    }
+    let held = std::mem::take(&mut collector.held);
+    collector.items.extend(held.into_iter().map(Item::Memory));
+    Ok(collector)
+}
+
+impl Collector {
+    async fn take(&mut self, batch: RecordBatch) -> Result<()> {
+        let batch = self.with_labels(batch)?;
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.rows += batch.num_rows() as u64;
+        let done = self.done.fetch_add(batch.num_rows() as u64, Ordering::Relaxed) + batch.num_rows() as u64;
+        (self.progress)(done);
+        let batch = with_keys(&batch, &self.keys)?;
+        let bytes = batch.get_array_memory_size();
+        if self.reservation.try_grow(bytes).is_err() {
+            self.held.push(batch);
+            return self.spill().await;
+        }
+        self.held.push(batch);
+        Ok(())
+    }
+
+    /// Leaves out the rows without a label.
+    fn with_labels(&mut self, batch: RecordBatch) -> Result<RecordBatch> {
+        let mut batch = batch;
+        for label in &self.labels {
+            let nulls = batch.column(*label).logical_null_count();
+            if nulls > 0 {
+                self.null_labels += nulls as u64;
+                let mask = is_not_null(batch.column(*label)).map_err(arrow_error)?;
+                batch = filter_record_batch(&batch, &mask).map_err(arrow_error)?;
+            }
+        }
+        Ok(batch)
+    }
+
+    async fn spill(&mut self) -> Result<()> {
+        let batches = std::mem::take(&mut self.held);
+        let path = self.directory.next_file()?;
+        let written = path.clone();
+        tokio::task::spawn_blocking(move || write_batches(&written, &batches))
+            .await
+            .map_err(|error| Error::Query(DataFusionError::ExecutionJoin(Box::new(error))))??;
+        self.items.push(Item::File(path));
+        self.reservation.free();
+        Ok(())
+    }
+}
+
+fn with_keys(batch: &RecordBatch, keys: &RowKeys) -> Result<RecordBatch> {
+    let mut fields: Vec<Arc<Field>> = batch.schema().fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new(KEY_COLUMN, DataType::FixedSizeBinary(16), false)));
+    let mut columns = batch.columns().to_vec();
+    columns.push(to_array(&keys.of(batch)?)?);
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow_error)
+}
+
+/// Cuts the keys off a staged batch and keeps the rows of one part.
+pub(super) fn part_of(
+    batch: &RecordBatch,
+    split: &Split,
+    part: Part,
+    schema: &SchemaRef,
+) -> Result<(RecordBatch, Vec<super::RowKey>)> {
+    let last = batch.num_columns() - 1;
+    let keys = from_array(batch.column(last));
+    let rows = RecordBatch::try_new(Arc::clone(schema), batch.columns()[..last].to_vec()).map_err(arrow_error)?;
+    if *split == Split::None && part == Part::Train {
+        return Ok((rows, keys));
+    }
+    let mask = split.mask(&rows, &keys, part)?;
+    let kept = keys.into_iter().zip(mask.iter()).filter(|(_, keep)| *keep == Some(true)).map(|(key, _)| key).collect();
+    Ok((filter_record_batch(&rows, &mask).map_err(arrow_error)?, kept))
+}
+
+impl Staged {
+    /// The training query's columns.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Rows of all parts.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Rows that were left out because their label is NULL.
+    pub fn null_labels(&self) -> u64 {
+        self.null_labels
+    }
+
+    pub(super) fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// The rows of one part as a table, for the aggregate queries that fit transforms.
+    pub fn table(&self, split: &Split, part: Part) -> Result<Arc<dyn TableProvider>> {
+        let partitions = (0..self.partitions)
+            .map(|first| {
+                Arc::new(StagedPartition {
+                    schema: Arc::clone(&self.schema),
+                    items: Arc::clone(&self.items),
+                    first,
+                    step: self.partitions,
+                    split: split.clone(),
+                    part,
+                    _directory: Arc::clone(&self._directory),
+                }) as Arc<dyn PartitionStream>
+            })
+            .collect();
+        Ok(Arc::new(StreamingTable::try_new(Arc::clone(&self.schema), partitions)?))
+    }
+}
+
+#[derive(Debug)]
+struct StagedPartition {
+    schema: SchemaRef,
+    items: Arc<Vec<Item>>,
+    first: usize,
+    step: usize,
+    split: Split,
+    part: Part,
+    _directory: Arc<SpillDirectory>,
+}
+
+impl PartitionStream for StagedPartition {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (items, split, part, schema) =
+            (Arc::clone(&self.items), self.split.clone(), self.part, Arc::clone(&self.schema));
+        let batches =
+            (self.first..items.len()).step_by(self.step).flat_map(move |index| match items[index].batches() {
+                Ok(batches) => batches,
+                Err(error) => Box::new(std::iter::once(Err(error))),
+            });
+        let rows = batches.map(move |batch| {
+            let (rows, _) = part_of(&batch.map_err(external)?, &split, part, &schema).map_err(external)?;
+            Ok(rows)
+        });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), futures::stream::iter(rows)))
+    }
+}
+
+fn external(error: Error) -> DataFusionError {
+    match error {
+        Error::Query(error) => error,
+        other => DataFusionError::External(Box::new(other)),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use arrow::array::Int64Array;
+    use datafusion::execution::memory_pool::{GreedyMemoryPool, UnboundedMemoryPool};
+    use datafusion::prelude::SessionContext;
+
+    use super::*;
+
+    /// Stages batches without a limit.
+    pub(in crate::materialize) async fn staged(context: &SessionContext, batches: Vec<RecordBatch>) -> Staged {
+        let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+        staged_in(context, batches, &pool, &[]).await.unwrap()
+    }
+
+    pub(in crate::materialize) async fn staged_in(
+        context: &SessionContext,
+        batches: Vec<RecordBatch>,
+        pool: &Arc<dyn MemoryPool>,
+        labels: &[String],
+    ) -> Result<Staged> {
+        let query = context.read_batches(batches)?;
+        let cancel = CancellationToken::new();
+        stage(query, labels, 7, pool, &std::env::temp_dir(), &cancel, Arc::new(|_| ())).await
+    }
+
+    fn numbers(from: i64, to: i64) -> RecordBatch {
+        let values = Int64Array::from_iter((from..to).map(|i| (i % 3 != 0).then_some(i)));
+        RecordBatch::try_from_iter_with_nullable([("n", Arc::new(values) as _, true)]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn rows_without_a_label_are_left_out_and_counted() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+        let staged = staged_in(&SessionContext::new(), vec![numbers(0, 300)], &pool, &["n".to_string()]).await.unwrap();
+        assert_eq!((staged.rows(), staged.null_labels()), (200, 100));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_spilled_and_reads_the_same() {
+        let context = SessionContext::new();
+        let batches: Vec<RecordBatch> = (0..50).map(|i| numbers(i * 1000, (i + 1) * 1000)).collect();
+        let sum = async |staged: &Staged| {
+            context.register_table("t", staged.table(&Split::None, Part::Train).unwrap()).unwrap();
+            let rows = context.sql("SELECT sum(n), count(*) FROM t").await.unwrap().collect().await.unwrap();
+            context.deregister_table("t").unwrap();
+            format!("{rows:?}")
+        };
+        let in_memory = staged(&context, batches.clone()).await;
+        let small: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(100_000));
+        let spilled = staged_in(&context, batches, &small, &[]).await.unwrap();
+        assert!(spilled.items().iter().any(|item| matches!(item, Item::File(_))));
+        assert_eq!(sum(&in_memory).await, sum(&spilled).await);
+        let directory = spilled._directory.path().to_path_buf();
+        assert!(directory.exists());
+        drop(spilled);
+        assert!(!directory.exists(), "spilled rows outlive their owner");
+        assert_eq!(small.reserved(), 0);
+    }
+}

@@ -1,0 +1,161 @@
+//! Rows in, predictions out: the frozen transform, then the trained model. There is no other way to predict, neither in
+//! SQL nor elsewhere.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Float64Array, ListArray, RecordBatch, StructArray, UInt32Array};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::take;
+use arrow::datatypes::Field;
+use engine::{Error, Result};
+
+use super::estimator::Trained;
+use super::files::{self, ModelRecord};
+use super::{ModelShape, golden};
+use crate::kernel::Kernel;
+use crate::metric::predicted_class;
+use crate::shards::Block;
+use crate::transform::{FrozenTransform, LabelEncoding};
+
+/// A model, ready to predict.
+pub struct Predictor {
+    pub(crate) shape: Arc<ModelShape>,
+    pub(crate) record: ModelRecord,
+    pub(crate) transform: FrozenTransform,
+    pub(crate) labels: LabelEncoding,
+    pub(crate) trained: Trained,
+    kernel: Kernel,
+}
+
+impl std::fmt::Debug for Predictor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Predictor({})", self.shape.name)
+    }
+}
+
+/// Predictions for some rows.
+#[derive(Debug, Clone)]
+pub struct Predictions {
+    /// The predicted label, of the label's type; DOUBLE for regressors.
+    pub labels: ArrayRef,
+    /// Classifiers: for each row its classes with their probabilities, the most probable first.
+    pub probabilities: Option<ArrayRef>,
+}
+
+impl Predictor {
+    /// Puts a model together from its files and checks its golden rows.
+    ///
+    /// # Errors
+    /// Files that this build cannot read, or that do not compute what they computed when the model was made.
+    pub(crate) fn open(read: &dyn Fn(&str) -> Result<bytes::Bytes>, kernel: Kernel) -> Result<Self> {
+        let record: ModelRecord = files::from_json(files::MODEL, &read(files::MODEL)?)?;
+        if record.format > files::FORMAT {
+            return Err(Error::invalid(format!(
+                "{} has format {}, this build reads up to {}",
+                files::MODEL,
+                record.format,
+                files::FORMAT
+            )));
+        }
+        let transform = read(files::TRANSFORM)?;
+        let transform = std::str::from_utf8(&transform)
+            .map_err(|e| Error::invalid(format!("{} is no text: {e}", files::TRANSFORM)))?;
+        let features = FrozenTransform::from_json(transform)?;
+        let trained = Trained::from_safetensors(&record.trained, &read(files::WEIGHTS)?)?;
+        let predictor = Predictor::new(record, features, trained, kernel)?;
+        golden::check(&predictor, &read(files::GOLDEN)?)?;
+        Ok(predictor)
+    }
+
+    /// Puts a model together that has just been trained.
+    pub(crate) fn new(
+        record: ModelRecord,
+        transform: FrozenTransform,
+        trained: Trained,
+        kernel: Kernel,
+    ) -> Result<Self> {
+        let labels = record.label.clone();
+        let shape = Arc::new(ModelShape {
+            name: record.spec.name.clone(),
+            model_type: record.spec.model_type,
+            label: record.spec.label.clone(),
+            label_type: record.label.data_type.clone(),
+            inputs: record.inputs.clone(),
+            classes: labels.classes().map(<[String]>::to_vec),
+        });
+        Ok(Predictor { shape, record, transform, labels, trained, kernel })
+    }
+
+    /// Names and types.
+    pub fn shape(&self) -> &Arc<ModelShape> {
+        &self.shape
+    }
+
+    /// Raw scores, [R x W] row-major: W = 1 for regressors (the value) and two classes (the probability of the second),
+    /// otherwise one probability for each class.
+    ///
+    /// # Errors
+    /// A feature that is missing, of another type, or not a number; which column and row.
+    pub fn scores(&self, rows: &RecordBatch) -> Result<Vec<f64>> {
+        let block = self.transform.apply(rows)?;
+        Ok(self.block_scores(&block))
+    }
+
+    /// The scores of rows that are transformed already.
+    pub(crate) fn block_scores(&self, block: &Block) -> Vec<f64> {
+        self.trained.scores(block, self.kernel)
+    }
+
+    /// W of [`Predictor::scores`].
+    pub fn score_width(&self) -> usize {
+        self.trained.outputs()
+    }
+
+    /// Predicts rows. `threshold` decides between two classes.
+    ///
+    /// # Errors
+    /// As [`Predictor::scores`].
+    pub fn predict(&self, rows: &RecordBatch, threshold: f64) -> Result<Predictions> {
+        let scores = self.scores(rows)?;
+        if !self.shape.model_type.is_classifier() {
+            return Ok(Predictions { labels: Arc::new(Float64Array::from(scores)), probabilities: None });
+        }
+        let width = self.score_width();
+        let classes = self.labels.class_values()?;
+        let predicted = scores.chunks_exact(width).map(|row| predicted_class(row, threshold) as u32);
+        let labels = take(&classes, &UInt32Array::from_iter_values(predicted), None).map_err(arrow_error)?;
+        Ok(Predictions { labels, probabilities: Some(self.probabilities(&scores, width, &classes)?) })
+    }
+
+    /// For each row its classes, the most probable first, equals in the order of the classes.
+    fn probabilities(&self, scores: &[f64], width: usize, classes: &ArrayRef) -> Result<ArrayRef> {
+        let count = classes.len();
+        let rows = scores.len() / width;
+        let mut order: Vec<u32> = Vec::with_capacity(rows * count);
+        let mut values: Vec<f64> = Vec::with_capacity(rows * count);
+        let mut row_values = vec![0.0; count];
+        let mut row_order: Vec<u32> = Vec::new();
+        for row in scores.chunks_exact(width) {
+            match row {
+                [p] if count == 2 => row_values.copy_from_slice(&[1.0 - p, *p]),
+                row => row_values.copy_from_slice(row),
+            }
+            row_order.clear();
+            row_order.extend(0..count as u32);
+            row_order.sort_by(|a, b| row_values[*b as usize].total_cmp(&row_values[*a as usize]));
+            values.extend(row_order.iter().map(|class| row_values[*class as usize]));
+            order.extend(&row_order);
+        }
+        let labels = take(classes, &UInt32Array::from(order), None).map_err(arrow_error)?;
+        let fields = self.shape.probability_fields();
+        let structs = StructArray::try_new(fields, vec![labels, Arc::new(Float64Array::from(values))], None)
+            .map_err(arrow_error)?;
+        let item = Arc::new(Field::new_list_field(structs.data_type().clone(), true));
+        let offsets = OffsetBuffer::from_lengths(std::iter::repeat_n(count, rows));
+        Ok(Arc::new(ListArray::try_new(item, offsets, Arc::new(structs), None).map_err(arrow_error)?))
+    }
+}
+
+fn arrow_error(error: arrow::error::ArrowError) -> Error {
+    Error::Query(error.into())
+}

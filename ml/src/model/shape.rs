@@ -1,0 +1,49 @@
+//! What a query must know of a model in order to be planned: names and types, no weights.
+
+use arrow::datatypes::{DataType, Field, Fields};
+use std::sync::Arc;
+
+use crate::spec::ModelType;
+use crate::transform::InputColumn;
+
+/// Names and types of a model's inputs and outputs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelShape {
+    /// The model's name.
+    pub name: String,
+    /// Which kind of model.
+    pub model_type: ModelType,
+    /// The label's column.
+    pub label: String,
+    /// The label's type: that of classes, or of the number that is predicted.
+    pub label_type: DataType,
+    /// Columns that a prediction reads, with the types they had in training.
+    pub inputs: Vec<InputColumn>,
+    /// The classes as text, in their order; `None` for regressors, and while the model is only planned.
+    pub classes: Option<Vec<String>>,
+}
+
+impl ModelShape {
+    /// `predicted_<label>`.
+    pub fn predicted_column(&self) -> String {
+        format!("predicted_{}", self.label)
+    }
+
+    /// The type of the predicted label.
+    pub fn predicted_type(&self) -> DataType {
+        if self.model_type.is_classifier() { self.label_type.clone() } else { DataType::Float64 }
+    }
+
+    /// The type of `predicted_<label>_probs`: ARRAY<STRUCT<label, prob>>.
+    pub fn probabilities_type(&self) -> DataType {
+        DataType::List(Arc::new(Field::new_list_field(DataType::Struct(self.probability_fields()), true)))
+    }
+
+    /// Fields of one of its elements.
+    pub fn probability_fields(&self) -> Fields {
+        Fields::from(vec![
+            Field::new("label", self.label_type.clone(), true),
+            Field::new("prob", DataType::Float64, true),
+        ])
+    }
+}

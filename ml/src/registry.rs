@@ -1,0 +1,374 @@
+//! The models of a warehouse: which there are, which one a name means, and the models that are loaded.
+//!
+//! Loaded models are kept for the process under their id, the place and hash of an immutable version; plans carry only the
+//! id. A model that a script being checked would make is known by its shape alone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use engine::{Error, Result, Session, near};
+use storage::{Artifact, ArtifactStore};
+
+use crate::kernel;
+use crate::model::files::{self, ModelRecord, RowCounts};
+use crate::model::{ModelShape, Predictor};
+use crate::name::{ModelName, VersionChoice};
+
+/// A model in memory.
+pub(crate) struct Loaded {
+    pub(crate) predictor: Predictor,
+    pub(crate) training: Vec<RecordBatch>,
+    held_out: OnceLock<(SchemaRef, Vec<RecordBatch>)>,
+}
+
+impl Loaded {
+    /// Labels and scores of the held-out rows.
+    pub(crate) fn held_out(&self) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+        let name = &self.predictor.shape().name;
+        self.held_out
+            .get()
+            .cloned()
+            .ok_or_else(|| Error::invalid(format!("the held-out rows of {name} are not loaded")))
+    }
+}
+
+/// What is known of a model that a plan names.
+#[derive(Clone)]
+pub(crate) enum Known {
+    /// All.
+    Loaded(Arc<Loaded>),
+    /// It will be made by an earlier statement of the script that is being checked.
+    Planned(Arc<ModelShape>),
+}
+
+impl Known {
+    /// Names and types.
+    pub(crate) fn shape(&self) -> &Arc<ModelShape> {
+        match self {
+            Known::Loaded(loaded) => loaded.predictor.shape(),
+            Known::Planned(shape) => shape,
+        }
+    }
+
+    /// The model itself.
+    pub(crate) fn predictor(&self) -> Option<&Predictor> {
+        match self {
+            Known::Loaded(loaded) => Some(&loaded.predictor),
+            Known::Planned(_) => None,
+        }
+    }
+}
+
+static CACHE: OnceLock<Mutex<HashMap<String, Known>>> = OnceLock::new();
+
+fn cache() -> std::sync::MutexGuard<'static, HashMap<String, Known>> {
+    // Entries are whole when they are put in, so a poisoned lock is still good.
+    CACHE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The model under an id that [`load_for_planning`] gave.
+pub(crate) fn cached(id: &str) -> Result<Known> {
+    cache().get(id).cloned().ok_or_else(|| Error::invalid(format!("the model {id} is not loaded in this process")))
+}
+
+fn planned_id(session: &Session, name: &str) -> String {
+    format!("planned:{}/{name}", session.context().session_id())
+}
+
+/// Lets later statements of a script that is being checked refer to a model that does not exist yet.
+pub(crate) fn plan_model(session: &Session, shape: ModelShape) {
+    cache().insert(planned_id(session, &shape.name), Known::Planned(Arc::new(shape)));
+}
+
+/// The model has been made, or would have been dropped.
+pub(crate) fn forget_planned(session: &Session, name: &ModelName) {
+    cache().remove(&planned_id(session, &name.name));
+}
+
+pub(crate) fn store(session: &Session) -> ArtifactStore {
+    ArtifactStore::new(session.stores().clone(), session.warehouse().clone())
+}
+
+/// Finds the version that a name means.
+///
+/// # Errors
+/// No such model, version or alias; names the near ones.
+pub(crate) async fn resolve(session: &Session, name: &ModelName) -> Result<Option<Artifact>> {
+    if name.version == VersionChoice::Latest && cache().contains_key(&planned_id(session, &name.name)) {
+        return Ok(None);
+    }
+    open(session, name).await.map(Some)
+}
+
+async fn open(session: &Session, name: &ModelName) -> Result<Artifact> {
+    let store = store(session);
+    let number = match &name.version {
+        VersionChoice::Latest => None,
+        VersionChoice::Number(number) => Some(*number),
+        VersionChoice::Alias(alias) => {
+            let aliases = store.aliases(&name.name).await?;
+            match aliases.get(alias) {
+                Some(number) => Some(*number),
+                None if store.versions(&name.name).await?.is_empty() => None,
+                None => {
+                    let error = Error::invalid(format!("the model {} has no alias {alias}", name.name));
+                    return Err(match near(alias, aliases.keys().map(String::as_str)) {
+                        Some(known) => error.with_hint(format!("did you mean {}@{known}?", name.name)),
+                        None => error,
+                    });
+                }
+            }
+        }
+    };
+    let versions = store.versions(&name.name).await?;
+    if versions.is_empty() {
+        let names = store.list().await?;
+        let error = Error::invalid(format!("there is no model {} in {}", name.name, session.warehouse()));
+        return Err(match near(&name.name, names.iter().map(String::as_str)) {
+            Some(known) => error.with_hint(format!("did you mean {known}?")),
+            None if names.is_empty() => error.with_hint("CREATE MODEL makes one"),
+            None => error.with_hint(format!("there are {}", names.join(", "))),
+        });
+    }
+    if let Some(number) = number.filter(|number| !versions.contains(number)) {
+        let known = versions.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+        return Err(Error::invalid(format!("the model {} has no version {number}", name.name))
+            .with_hint(format!("its versions are {known}")));
+    }
+    Ok(store.open(&name.name, number).await?)
+}
+
+/// Finds and loads the model that a statement names and gives the id under which it is cached.
+pub(crate) async fn load_for_planning(session: &Session, name: &ModelName, with_held_out: bool) -> Result<String> {
+    let Some(artifact) = resolve(session, name).await? else { return Ok(planned_id(session, &name.name)) };
+    let id = artifact_id(&artifact);
+    let known = cached(&id).ok();
+    let loaded = match known {
+        Some(Known::Loaded(loaded)) => loaded,
+        _ => {
+            let loaded = Arc::new(load_artifact(session, &artifact).await?);
+            cache().insert(id.clone(), Known::Loaded(loaded.clone()));
+            loaded
+        }
+    };
+    if with_held_out && loaded.held_out.get().is_none() {
+        let bytes = store(session).read(&artifact, files::HELD_OUT).await?;
+        // Another statement may have read them meanwhile; they are the same.
+        let _ = loaded.held_out.set(files::from_arrow(&bytes)?);
+    }
+    Ok(id)
+}
+
+fn artifact_id(artifact: &Artifact) -> String {
+    format!("{}#{}", artifact.location, &artifact.manifest_sha256[..16])
+}
+
+/// Loads a model for prediction.
+///
+/// # Errors
+/// No such model; a file that was changed; golden rows that come out differently.
+pub async fn load(session: &Session, name: &ModelName) -> Result<Arc<Predictor>> {
+    let artifact = open(session, name).await?;
+    Ok(Arc::new(load_artifact(session, &artifact).await?.predictor))
+}
+
+async fn load_artifact(session: &Session, artifact: &Artifact) -> Result<Loaded> {
+    let store = store(session);
+    let mut read: BTreeMap<&str, Bytes> = BTreeMap::new();
+    for file in [files::MODEL, files::TRANSFORM, files::WEIGHTS, files::GOLDEN, files::TRAINING] {
+        read.insert(file, store.read(artifact, file).await?);
+    }
+    let kernel = kernel::choose(kernel_choice(session)?)?.kernel;
+    let take = |file: &str| read.get(file).cloned().ok_or_else(|| Error::invalid(format!("{file} was not read")));
+    let predictor = Predictor::open(&take, kernel).map_err(|error| match error {
+        Error::Invalid { message, hint, .. } => {
+            let error = Error::invalid(format!("the model {}@{}: {message}", artifact.name, artifact.version));
+            hint.into_iter().fold(error, |error, hint| error.with_hint(hint))
+        }
+        other => other,
+    })?;
+    let training = files::from_parquet(take(files::TRAINING)?)?;
+    Ok(Loaded { predictor, training, held_out: OnceLock::new() })
+}
+
+/// The kernel that the session asks for.
+pub(crate) fn kernel_choice(session: &Session) -> Result<kernel::KernelChoice> {
+    session.setting("ml.kernel").map_or(Ok(kernel::KernelChoice::Auto), |text| text.parse())
+}
+
+/// A version of a model, as lists show it.
+#[derive(Debug, Clone)]
+pub struct ModelSummary {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u64,
+    /// Aliases that point to it.
+    pub aliases: Vec<String>,
+    /// As in the option `model_type`.
+    pub model_type: &'static str,
+    /// What it predicts.
+    pub label: String,
+    /// When it was made, RFC 3339 in UTC.
+    pub created: String,
+    /// Rows that it was trained on, and others.
+    pub rows: RowCounts,
+    /// Size of its files.
+    pub bytes: u64,
+    /// Its directory.
+    pub location: String,
+}
+
+/// All that is known of a version of a model, for people.
+#[derive(Debug, Clone)]
+pub struct ModelDetails {
+    /// As in lists.
+    pub summary: ModelSummary,
+    /// `model.json`: specification, lineage, kernel.
+    pub record: serde_json::Value,
+    /// `metrics.json`.
+    pub metrics: serde_json::Value,
+    /// File, bytes, SHA-256.
+    pub files: Vec<(String, u64, String)>,
+}
+
+/// All versions of all models, by name and version.
+///
+/// # Errors
+/// A warehouse that cannot be read, a model that is damaged.
+pub async fn list(session: &Session) -> Result<Vec<ModelSummary>> {
+    list_in(&store(session)).await
+}
+
+pub(crate) async fn list_in(store: &ArtifactStore) -> Result<Vec<ModelSummary>> {
+    let mut found = Vec::new();
+    for name in store.list().await? {
+        for version in store.versions(&name).await? {
+            let artifact = store.open(&name, Some(version)).await?;
+            found.push(summary(store, &artifact).await?.0);
+        }
+    }
+    Ok(found)
+}
+
+async fn summary(store: &ArtifactStore, artifact: &Artifact) -> Result<(ModelSummary, Bytes)> {
+    let bytes = store.read(artifact, files::MODEL).await?;
+    let record: ModelRecord = files::from_json(files::MODEL, &bytes)?;
+    let aliases = store.aliases(&artifact.name).await?;
+    let summary = ModelSummary {
+        name: artifact.name.clone(),
+        version: artifact.version,
+        aliases: aliases.into_iter().filter(|(_, v)| *v == artifact.version).map(|(alias, _)| alias).collect(),
+        model_type: record.spec.model_type.name(),
+        label: record.spec.label.clone(),
+        created: record.lineage.created.clone(),
+        rows: record.rows,
+        bytes: artifact.bytes(),
+        location: artifact.location.to_string(),
+    };
+    Ok((summary, bytes))
+}
+
+/// All about one version.
+///
+/// # Errors
+/// No such model; a file that was changed.
+pub async fn show(session: &Session, name: &ModelName) -> Result<ModelDetails> {
+    let store = store(session);
+    let artifact = open(session, name).await?;
+    let (summary, record) = summary(&store, &artifact).await?;
+    let metrics = store.read(&artifact, files::METRICS).await?;
+    Ok(ModelDetails {
+        summary,
+        record: files::from_json(files::MODEL, &record)?,
+        metrics: files::from_json(files::METRICS, &metrics)?,
+        files: artifact.files().iter().map(|f| (f.name.clone(), f.bytes, f.sha256.clone())).collect(),
+    })
+}
+
+/// Removes a version, or the model with all its versions when the name names none. Gives the number of versions removed.
+///
+/// # Errors
+/// No such model, unless `if_exists`.
+pub async fn remove(session: &Session, name: &ModelName, if_exists: bool) -> Result<usize> {
+    let store = store(session);
+    let versions = store.versions(&name.name).await?;
+    if versions.is_empty() && if_exists {
+        return Ok(0);
+    }
+    let version = match &name.version {
+        VersionChoice::Latest if !versions.is_empty() => None,
+        _ => Some(open(session, name).await?.version),
+    };
+    store.remove(&name.name, version).await?;
+    Ok(version.map_or(versions.len(), |_| 1))
+}
+
+/// Lets an alias point to a version, or forgets it.
+///
+/// # Errors
+/// No such model, version or alias.
+pub async fn set_alias(session: &Session, name: &str, alias: &str, version: Option<u64>) -> Result<()> {
+    let store = store(session);
+    match version {
+        Some(version) => {
+            let meant = ModelName { name: name.to_string(), version: VersionChoice::Number(version) };
+            open(session, &meant).await?;
+            store.set_alias(name, alias, version).await?;
+        }
+        None => {
+            open(session, &ModelName::latest(name)).await?;
+            if !store.remove_alias(name, alias).await? {
+                return Err(Error::invalid(format!("the model {name} has no alias {alias}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Predicts the rows of a file, a directory or a glob and writes them with the predictions: `input` and `output` as
+/// users write locations; the output's format follows its extension (Parquet for a directory).
+///
+/// # Errors
+/// No such model or file; columns that the model reads and the file lacks.
+pub async fn predict_file(
+    session: &Session,
+    name: &ModelName,
+    input: &str,
+    output: &str,
+    settings: &engine::script::RunSettings,
+) -> Result<engine::JobReport> {
+    let quoted = |text: &str| text.replace('\'', "''");
+    let format =
+        match output.trim_end_matches(['/', '.']).rsplit_once('.').map(|(_, extension)| extension.to_lowercase()) {
+            Some(extension) if matches!(extension.as_str(), "csv" | "json" | "jsonl" | "ndjson" | "arrow") => {
+                match extension.as_str() {
+                    "jsonl" | "ndjson" => "JSON".to_string(),
+                    _ => extension.to_uppercase(),
+                }
+            }
+            _ => "PARQUET".to_string(),
+        };
+    let text = format!(
+        "COPY (SELECT * FROM ML.PREDICT(MODEL \"{name}\", TABLE '{}')) TO '{}' STORED AS {format} MODE OVERWRITE",
+        quoted(input),
+        quoted(output),
+    );
+    let script = engine::script::Script::parse("predict", text)?;
+    session.run_script(&script, settings).await
+}
+
+/// What a model was, for training it again: its name with version, its record, the SHA-256 of its weights.
+pub(crate) async fn read_for_reproduction(
+    session: &Session,
+    name: &ModelName,
+) -> Result<(String, ModelRecord, String)> {
+    let store = store(session);
+    let artifact = open(session, name).await?;
+    let record = files::from_json(files::MODEL, &store.read(&artifact, files::MODEL).await?)?;
+    let weights = store.read(&artifact, files::WEIGHTS).await?;
+    Ok((format!("{}@{}", artifact.name, artifact.version), record, storage::sha256_hex(&weights)))
+}

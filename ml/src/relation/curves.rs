@@ -1,0 +1,77 @@
+//! `ML.CONFUSION_MATRIX` and `ML.ROC_CURVE`, of data or of the held-out rows.
+
+use arrow::datatypes::DataType;
+use datafusion::common::{Result, ScalarValue};
+use datafusion::functions::core::expr_fn::{coalesce, get_field};
+use datafusion::functions_nested::expr_fn::array_element;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit};
+
+use super::arguments::{Arguments, wrong};
+use super::evaluate::{aggregate, scored};
+use super::functions::column;
+
+const MATRIX: &str = "__gm_matrix";
+const CURVE: &str = "__gm_curve";
+const INDEX: &str = "__gm_index";
+const CLASS: &str = "__gm_class";
+
+/// A row for each class: expected_label, then a column for each predicted class with the number of rows.
+pub(super) fn plan_confusion(arguments: Arguments) -> Result<LogicalPlan> {
+    only_classifiers(&arguments)?;
+    let threshold = arguments.checked_threshold()?;
+    let shape = arguments.shape().clone();
+    let call = aggregate("gm_confusion")?.call(vec![column("label"), column("scores"), lit(threshold)]);
+    let matrix =
+        LogicalPlanBuilder::from(scored(&arguments)?).aggregate(Vec::<Expr>::new(), [call.alias(MATRIX)])?.build()?;
+    // Before the model is trained its classes are not known: the columns of two stand for them.
+    let classes = shape.classes.clone().unwrap_or_else(|| vec!["false".into(), "true".into()]);
+    let rows: Vec<Vec<Expr>> =
+        classes.iter().enumerate().map(|(index, class)| vec![lit(index as i64), lit(class.as_str())]).collect();
+    let classes_plan = LogicalPlanBuilder::values(rows)?
+        .project([column("column1").alias(INDEX), column("column2").alias(CLASS)])?
+        .build()?;
+    let expected = if shape.classes.is_some() {
+        cast(column(CLASS), shape.label_type.clone())
+    } else {
+        lit(ScalarValue::try_new_null(&shape.label_type)?)
+    };
+    let row = array_element(column(MATRIX), column(INDEX) + lit(1i64));
+    let counts = classes.iter().enumerate().map(|(index, class)| {
+        let count = array_element(row.clone(), lit(index as i64 + 1));
+        coalesce(vec![count, lit(0i64)]).alias(class)
+    });
+    LogicalPlanBuilder::from(classes_plan)
+        .cross_join(matrix)?
+        .sort([column(INDEX).sort(true, false)])?
+        .project([expected.alias("expected_label")].into_iter().chain(counts).collect::<Vec<_>>())?
+        .build()
+}
+
+/// A row for each threshold that makes a difference, from the highest down.
+pub(super) fn plan_roc(arguments: Arguments) -> Result<LogicalPlan> {
+    only_classifiers(&arguments)?;
+    if arguments.threshold.is_some() {
+        return Err(wrong(&arguments.function, "it walks over all thresholds and takes none"));
+    }
+    if arguments.shape().classes.as_ref().is_some_and(|classes| classes.len() > 2) {
+        return Err(wrong(&arguments.function, "it is for two classes, this model has more"));
+    }
+    let call = aggregate("gm_roc_curve")?.call(vec![column("label"), column("scores")]);
+    let curve = LogicalPlanBuilder::from(scored(&arguments)?)
+        .aggregate(Vec::<Expr>::new(), [call.alias(CURVE)])?
+        .unnest_column(CURVE)?
+        .build()?;
+    let DataType::Struct(fields) = curve.schema().field(0).data_type().clone() else {
+        return Err(wrong(&arguments.function, "the points of the curve are no structs"));
+    };
+    let columns = fields.iter().map(|field| get_field(column(CURVE), field.name().as_str()).alias(field.name()));
+    LogicalPlanBuilder::from(curve).project(columns)?.build()
+}
+
+fn only_classifiers(arguments: &Arguments) -> Result<()> {
+    if arguments.shape().model_type.is_classifier() {
+        return Ok(());
+    }
+    let name = arguments.shape().model_type.name();
+    Err(wrong(&arguments.function, &format!("it is for classifiers, {} is a {name}", arguments.shape().name)))
+}

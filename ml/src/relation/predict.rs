@@ -1,0 +1,80 @@
+//! `ML.PREDICT(MODEL m, data [, STRUCT(t AS threshold)])`: the data's columns, then the predictions.
+//! `ML.TRANSFORM(MODEL m, data)`: what the model sees.
+
+use arrow::datatypes::{Field, Schema};
+use datafusion::common::Result;
+use datafusion::functions::core::expr_fn::get_field;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use engine::{Error, near};
+use std::sync::Arc;
+
+use super::arguments::{Arguments, wrong};
+use super::functions::{self, column};
+use super::invalid;
+use crate::model::ModelShape;
+use crate::registry::Known;
+
+/// Holds the struct that the model's function gives.
+const PREDICTION: &str = "__gm_prediction";
+
+pub(super) fn plan(arguments: Arguments) -> Result<LogicalPlan> {
+    let data = arguments.required_data()?;
+    let threshold = arguments.checked_threshold()?;
+    let shape = arguments.shape();
+    check_columns(&arguments, &data)?;
+    let mut outputs = vec![("label", shape.predicted_column())];
+    if shape.model_type.is_classifier() {
+        outputs.push(("probs", format!("{}_probs", shape.predicted_column())));
+    }
+    for (_, name) in &outputs {
+        if data.schema().has_column_with_unqualified_name(name) {
+            return Err(wrong(&arguments.function, &format!("the data has a column called {name} already")));
+        }
+    }
+    let passed: Vec<Expr> = data.schema().fields().iter().map(|field| column(field.name())).collect();
+    let prediction = functions::predict(&arguments.id, threshold, shape).alias(PREDICTION);
+    let outputs = outputs.into_iter().map(|(field, name)| get_field(column(PREDICTION), field).alias(name));
+    LogicalPlanBuilder::from(data)
+        .project(passed.iter().cloned().chain([prediction]))?
+        .project(passed.iter().cloned().chain(outputs).collect::<Vec<_>>())?
+        .build()
+}
+
+pub(super) fn plan_transform(arguments: Arguments) -> Result<LogicalPlan> {
+    let data = arguments.required_data()?;
+    check_columns(&arguments, &data)?;
+    let Some(predictor) = arguments.known.predictor() else {
+        return Err(wrong(&arguments.function, "the model has not been trained yet, so its columns are not known"));
+    };
+    let names: Vec<String> = predictor.transform.output_schema().fields().iter().map(|f| f.name().clone()).collect();
+    LogicalPlanBuilder::from(data)
+        .project([functions::transform(&arguments.id, arguments.shape()).alias(PREDICTION)])?
+        .project(names.into_iter().map(|name| get_field(column(PREDICTION), name.as_str()).alias(name)))?
+        .build()
+}
+
+/// The data must have the columns that the model reads, in types that fit.
+pub(super) fn check_columns(arguments: &Arguments, data: &LogicalPlan) -> Result<()> {
+    let shape: &ModelShape = arguments.shape();
+    let names = || data.schema().fields().iter().map(|field| field.name().as_str());
+    for input in &shape.inputs {
+        if !names().any(|name| name == input.name) {
+            let error = Error::invalid(format!(
+                "ML.{}: the data has no column {}, which the model {} reads",
+                arguments.function, input.name, shape.name
+            ));
+            return Err(invalid(match near(&input.name, names()) {
+                Some(name) => error.with_hint(format!("is it the column {name}?")),
+                None => error.with_hint(format!("its columns are {}", names().collect::<Vec<_>>().join(", "))),
+            }));
+        }
+    }
+    if let Known::Loaded(loaded) = &arguments.known {
+        // No rows are enough to see whether types fit.
+        let fields: Vec<Field> =
+            data.schema().fields().iter().map(|f| Field::new(f.name(), f.data_type().clone(), true)).collect();
+        let empty = arrow::array::RecordBatch::new_empty(Arc::new(Schema::new(fields)));
+        loaded.predictor.transform.apply(&empty).map_err(invalid)?;
+    }
+    Ok(())
+}

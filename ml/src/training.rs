@@ -1,0 +1,536 @@
+//! CREATE MODEL from end to end: check, gather rows, fit the transform, build shards, train, evaluate, publish. Until the
+//! last step nothing is visible, and what an error leaves behind is removed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Schema};
+use bytes::Bytes;
+use datafusion::dataframe::DataFrame;
+use datafusion::logical_expr::{Expr, cast};
+use datafusion::prelude::Column;
+use engine::events::{Event, Outcome, Progress};
+use engine::extension::{Finished, JobContext};
+use engine::{Error, Result, Session};
+use serde_json::json;
+
+use crate::checkpoint::Checkpoints;
+use crate::estimate::{self, Trained};
+use crate::evaluation;
+use crate::kernel::{self, ChosenKernel};
+use crate::lineage::{self, Lineage};
+use crate::materialize::{self, BuildPlan, Part, Split, Staged};
+use crate::model::files::{self, ModelRecord, RowCounts};
+use crate::model::{ModelShape, Predictor, golden};
+use crate::name::ModelName;
+use crate::registry;
+use crate::shards::{Block, FeatureLayout, ShardSet};
+use crate::spec::{CheckedSpec, ClassWeights, IfExists, ModelSpec};
+use crate::statement::CreateModel;
+use crate::transform::{
+    AutomaticOptions, FitOptions, FrozenTransform, InputColumn, LabelEncoding, LabelTask, TransformSpec,
+};
+
+/// A specification that fits its query: ready to be trained.
+struct Planned {
+    spec: CheckedSpec,
+    /// With plain column types.
+    query: DataFrame,
+    transform: TransformSpec,
+    label: Expr,
+    label_type: DataType,
+}
+
+/// A model that has been trained and not yet published.
+struct Made {
+    files: Vec<(String, Bytes)>,
+    rows: RowCounts,
+    kernel: ChosenKernel,
+    metrics: serde_json::Value,
+}
+
+fn plan(session: &Session, spec: &ModelSpec, query: &DataFrame) -> Result<Planned> {
+    let query = normalised(query.clone())?;
+    let schema = query.schema().as_arrow().clone();
+    let mut spec = spec.check(&schema)?;
+    if let Some(seed) = session.setting("ml.seed").filter(|_| !spec.seed_given) {
+        spec.seed = seed
+            .parse()
+            .map_err(|_| Error::Usage(format!("ml.seed: expected a whole number of at least 0, got `{seed}`")))?;
+    }
+    // A BOOL column that decides the split is no feature, not even of TRANSFORM (*).
+    let visible: Vec<_> = schema
+        .fields()
+        .iter()
+        .filter(|field| Some(field.name().as_str()) != spec.split.reserved_column())
+        .cloned()
+        .collect();
+    let visible = Schema::new(visible);
+    let labels = [spec.label.clone()];
+    let transform = match &spec.transform {
+        Some(list) => TransformSpec::parse(list, &visible, &labels)
+            .map_err(|error| spec.transform_offset.into_iter().fold(error, Error::at_offset))?,
+        None => TransformSpec::automatic(
+            &visible,
+            &labels,
+            AutomaticOptions { categories: spec.category_encoding, ..AutomaticOptions::default() },
+        )?,
+    };
+    let (label, label_type) = transform.label(&spec.label)?;
+    check_label_type(&spec, &label_type)?;
+    Ok(Planned { spec, query, transform, label, label_type })
+}
+
+/// What fitting the label would find out, before anything is read.
+fn check_label_type(spec: &CheckedSpec, kind: &DataType) -> Result<()> {
+    let fits = match task(spec) {
+        LabelTask::Regression => kind.is_numeric(),
+        LabelTask::Classification => {
+            kind.is_integer()
+                || matches!(kind, DataType::Boolean | DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+        }
+    };
+    if fits {
+        return Ok(());
+    }
+    let (what, hint) = match task(spec) {
+        LabelTask::Regression => ("numbers", "for classes use logistic_reg or dnn_classifier"),
+        LabelTask::Classification => {
+            ("strings, integers or booleans", "to predict a number use linear_reg or dnn_regressor")
+        }
+    };
+    let (label, name) = (&spec.label, spec.model_type.name());
+    Err(Error::invalid(format!("the label {label} has type {kind}, but {name} predicts {what}")).with_hint(hint))
+}
+
+fn task(spec: &CheckedSpec) -> LabelTask {
+    if spec.model_type.is_classifier() { LabelTask::Classification } else { LabelTask::Regression }
+}
+
+/// `gristmill check`: plans the model and lets later statements of the script refer to it.
+pub(crate) async fn check(session: &Session, spec: &ModelSpec, query: &DataFrame) -> Result<()> {
+    let planned = plan(session, spec, query)?;
+    registry::plan_model(
+        session,
+        ModelShape {
+            name: planned.spec.name.clone(),
+            model_type: planned.spec.model_type,
+            label: planned.spec.label.clone(),
+            label_type: planned.label_type,
+            inputs: feature_inputs(&planned.transform)?,
+            classes: None,
+        },
+    );
+    Ok(())
+}
+
+/// The raw columns that a prediction will read.
+fn feature_inputs(transform: &TransformSpec) -> Result<Vec<InputColumn>> {
+    let columns = transform.raw_columns_of(transform.features.iter().map(|feature| feature.column.as_str()))?;
+    Ok(transform.inputs().iter().filter(|input| columns.contains(&input.name)).cloned().collect())
+}
+
+/// CREATE MODEL.
+pub(crate) async fn create(session: &Session, statement: &CreateModel, job: &JobContext) -> Result<Finished> {
+    let query = session.plan_query(&statement.query).await.map_err(|error| error.shifted(statement.query_offset))?;
+    train_and_publish(session, &statement.spec, &query, job).await
+}
+
+/// Trains a model on the rows of a query and publishes it: what CREATE MODEL does, for programs.
+///
+/// # Errors
+/// A specification that does not fit the query, data that cannot be learned from, a model of that name.
+pub async fn train(session: &Session, spec: &ModelSpec, query: DataFrame, job: &JobContext) -> Result<Finished> {
+    crate::name::check_name(&spec.name)?;
+    train_and_publish(session, spec, &query, job).await
+}
+
+async fn train_and_publish(
+    session: &Session,
+    spec: &ModelSpec,
+    query: &DataFrame,
+    job: &JobContext,
+) -> Result<Finished> {
+    let planned = plan(session, spec, query)?;
+    let name = planned.spec.name.clone();
+    let store = registry::store(session);
+    let versions = store.versions(&name).await?;
+    if let Some(latest) = versions.last() {
+        match planned.spec.if_exists {
+            IfExists::Replace => {}
+            IfExists::Keep => {
+                let kept =
+                    Outcome::Fact { name: "model".into(), value: format!("{name}@{latest} exists and was kept") };
+                return Ok(Finished { outcomes: vec![kept], ..Finished::default() });
+            }
+            IfExists::Error => return Err(exists(&name)),
+        }
+    }
+    let next = store.next_version(&name).await?;
+    let if_exists = planned.spec.if_exists;
+    let lineage = Lineage::new(session, &planned.query, job).await?;
+    let run = run_id(&planned, &lineage);
+    let checkpoints = Checkpoints::new(session, &run)?;
+    let made = make(session, planned, lineage, &checkpoints, job).await;
+    // A run that ended, well or not, needs no checkpoint; only one that was killed leaves its own for the next.
+    checkpoints.remove().await;
+    let made = made?;
+    let published = match if_exists {
+        IfExists::Replace => store.publish(&name, made.files).await,
+        IfExists::Error | IfExists::Keep => store.publish_exclusive(&name, next, made.files).await,
+    };
+    let artifact = match published {
+        Ok(artifact) => artifact,
+        Err(storage::Error::Conflict { .. }) if if_exists == IfExists::Keep => {
+            let kept = Outcome::Fact { name: "model".into(), value: format!("{name} was made meanwhile and kept") };
+            return Ok(Finished { outcomes: vec![kept], ..Finished::default() });
+        }
+        Err(storage::Error::Conflict { .. }) => {
+            return Err(exists(&name).with_hint(
+                "another process created it while this one was training; CREATE OR REPLACE MODEL makes a new version",
+            ));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    registry::forget_planned(session, &ModelName::latest(name.clone()));
+    let fact = |name: &str, value: String| Outcome::Fact { name: name.into(), value };
+    let mut outcomes = vec![fact("model", format!("{name}@{}", artifact.version))];
+    outcomes.extend(headline(&made.metrics).map(|text| fact("evaluation", text)));
+    outcomes.push(fact("kernel", made.kernel.to_string()));
+    Ok(Finished { rows: Some(made.rows.train as u64), outcomes, result: None })
+}
+
+fn exists(name: &str) -> Error {
+    Error::invalid(format!("the model {name} exists already"))
+        .with_hint("CREATE OR REPLACE MODEL makes a new version, CREATE MODEL IF NOT EXISTS keeps the old one")
+}
+
+/// The figure that people look at first.
+fn headline(metrics: &serde_json::Value) -> Option<String> {
+    let held_out = metrics.get("metrics")?;
+    let rows = metrics.get("rows")?.as_u64()?;
+    let of = metrics.get("of")?.as_str()?;
+    let figure = ["roc_auc", "accuracy", "r2_score", "mean_squared_error"]
+        .into_iter()
+        .find_map(|name| held_out.get(name)?.as_f64().map(|value| format!("{name} {value:.4}")))?;
+    Some(format!("{figure} on {rows} {of} rows"))
+}
+
+/// Names a run by all that decides its bytes: the specification, the query and its inputs.
+fn run_id(planned: &Planned, lineage: &Lineage) -> String {
+    let identity = json!({
+        "spec": planned.spec,
+        "query": planned.query.logical_plan().display_indent().to_string(),
+        "inputs": lineage.inputs,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    storage::sha256_hex(identity.to_string().as_bytes())[..32].to_string()
+}
+
+/// A model that was trained again.
+pub(crate) struct Retrained {
+    pub(crate) files: Vec<(String, Bytes)>,
+    pub(crate) kernel: ChosenKernel,
+    pub(crate) versions: std::collections::BTreeMap<String, String>,
+}
+
+/// Trains a statement's model again, with the seed and the kernel of its first time, and publishes nothing.
+pub(crate) async fn retrain(
+    session: &Session,
+    statement: &CreateModel,
+    record: &ModelRecord,
+    job: &JobContext,
+) -> Result<Retrained> {
+    let query = session.plan_query(&statement.query).await.map_err(|error| error.shifted(statement.query_offset))?;
+    let mut planned = plan(session, &statement.spec, &query)?;
+    planned.spec.seed = record.spec.seed;
+    // A kernel that this build lacks cannot be asked for; then the comparison says so.
+    planned.spec.kernel = record.kernel.parse().ok().filter(|choice| kernel::choose(*choice).is_ok());
+    let lineage = Lineage::new(session, &planned.query, job).await?;
+    let versions = lineage.versions.clone();
+    let made = make(session, planned, lineage, &Checkpoints::none(), job).await?;
+    Ok(Retrained { files: made.files, kernel: made.kernel, versions })
+}
+
+/// The input files of a statement's training query, as they are now.
+pub(crate) async fn inputs_now(session: &Session, statement: &CreateModel) -> Result<Vec<lineage::InputFile>> {
+    let query = session.plan_query(&statement.query).await.map_err(|error| error.shifted(statement.query_offset))?;
+    lineage::input_files(session, &normalised(query)?).await
+}
+
+async fn make(
+    session: &Session,
+    planned: Planned,
+    lineage: Lineage,
+    checkpoints: &Checkpoints,
+    job: &JobContext,
+) -> Result<Made> {
+    let Planned { spec, query, transform, label, label_type } = planned;
+    let choice = spec.kernel.map_or_else(|| registry::kernel_choice(session), Ok)?;
+    let kernel = blocking(move || kernel::choose(choice)).await?;
+    let rows = stage(session, &query, label, &spec, job).await?;
+    let split = Split::decide(&spec.split, &rows, session.context()).await?;
+    let labels = fit_label(session, &rows, &spec, &label_type).await?;
+    let frozen = fit_transform(session, &rows, &split, &transform, job).await?;
+    let golden_rows = golden_rows(session, &rows).await?;
+    let (session, job, checkpoints) = (session.clone(), job.clone(), checkpoints.clone());
+    blocking(move || {
+        let weights = class_weights(&spec, &labels)?;
+        let encode = |batch: &RecordBatch| encode(batch, &frozen, &labels, &weights);
+        let sharded = shard(&session, &spec, &rows, &split, frozen.layout(), &encode, &job)?;
+        let counts = RowCounts {
+            train: sharded.train.total_rows(),
+            eval: sharded.eval.as_ref().map_or(0, |s| s.total_rows()),
+            test: sharded.test.as_ref().map_or(0, |s| s.total_rows()),
+            without_label: rows.null_labels() as usize,
+        };
+        drop(rows);
+        if counts.train == 0 {
+            return Err(Error::invalid(format!(
+                "the split leaves no rows to train on: {} evaluate, {} test",
+                counts.eval, counts.test
+            )));
+        }
+        let Trained { trained, history, notes } =
+            estimate::train(&session, &spec, &labels, &sharded, &kernel, &checkpoints, &job)?;
+        for note in notes {
+            job.emit(Event::Note(note));
+        }
+        let record = ModelRecord {
+            format: files::FORMAT,
+            label: labels,
+            inputs: frozen.feature_inputs().cloned().collect(),
+            trained: trained.shape(),
+            rows: counts,
+            kernel: kernel.kernel.name().to_string(),
+            kernel_fingerprint: kernel.fingerprint.clone(),
+            lineage,
+            spec,
+        };
+        let weights_file = trained.to_safetensors()?;
+        let predictor = Predictor::new(record, frozen, trained, kernel.kernel)?;
+        let held_out = evaluation::held_out(&predictor, &sharded, &job)?;
+        let list: Vec<(&str, Vec<u8>)> = vec![
+            (files::WEIGHTS, weights_file),
+            (files::MODEL, files::to_json(&predictor.record)?),
+            (files::TRANSFORM, predictor.transform.to_json()?.into_bytes()),
+            (files::METRICS, files::to_json(&held_out.metrics)?),
+            (files::TRAINING, files::to_parquet(&files::training_batch(&history)?)?),
+            (files::GOLDEN, golden::make(&predictor, &golden_rows)?),
+            (files::HELD_OUT, files::to_arrow(&held_out.schema, &held_out.batches)?),
+            (files::MLMODEL, files::mlmodel(&predictor.record).into_bytes()),
+        ];
+        let files = list.into_iter().map(|(name, bytes)| (name.to_string(), Bytes::from(bytes))).collect();
+        Ok(Made { files, rows: counts, kernel, metrics: held_out.metrics })
+    })
+    .await
+}
+
+/// Arithmetic runs on a thread of its own, never on those that wait for storage.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panicked) => match panicked.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::Cancelled),
+        },
+    }
+}
+
+/// Column of the staged rows that holds the label as TRANSFORM makes it.
+const LABEL: &str = "__gm_label";
+
+/// A column by exactly this name, without SQL's folding.
+fn column(name: &str) -> Expr {
+    Expr::Column(Column::new_unqualified(name))
+}
+
+/// The same query with plain column types: dictionaries and views become what they stand for, since both would drag
+/// their shared buffers along wherever a few rows go.
+fn normalised(query: DataFrame) -> Result<DataFrame> {
+    let mut names: Vec<&str> = Vec::new();
+    let mut columns: Vec<Expr> = Vec::new();
+    for (qualifier, field) in query.schema().iter() {
+        if names.contains(&field.name().as_str()) {
+            return Err(Error::invalid(format!("the training query has two columns called {}", field.name())));
+        }
+        names.push(field.name());
+        let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+        let plain = plain_type(field.data_type());
+        let column = if plain == *field.data_type() { column } else { cast(column, plain) };
+        columns.push(column.alias(field.name()));
+    }
+    Ok(query.clone().select(columns)?)
+}
+
+fn plain_type(kind: &DataType) -> DataType {
+    match kind {
+        DataType::Dictionary(_, values) => plain_type(values),
+        DataType::Utf8View => DataType::Utf8,
+        DataType::BinaryView => DataType::Binary,
+        other => other.clone(),
+    }
+}
+
+/// Runs the query and holds its rows, each with its label beside it.
+async fn stage(
+    session: &Session,
+    query: &DataFrame,
+    label: Expr,
+    spec: &CheckedSpec,
+    job: &JobContext,
+) -> Result<Staged> {
+    let columns = query.schema().fields().iter().map(|field| column(field.name()));
+    let labelled = query.clone().select(columns.chain([label.alias(LABEL)]).collect::<Vec<_>>())?;
+    let progress = {
+        let job = job.clone();
+        Arc::new(move |rows: u64| tell(&job, "read", rows, None))
+    };
+    let (pool, directory) = (session.memory_pool(), session.temp_dir());
+    let labels = [LABEL.to_string()];
+    let rows = materialize::stage(labelled, &labels, spec.seed, &pool, &directory, &job.cancel, progress).await?;
+    let (with, without) = (rows.rows(), rows.null_labels());
+    if with + without == 0 {
+        return Err(Error::invalid("the training query gave no rows"));
+    }
+    if with == 0 {
+        return Err(Error::invalid(format!(
+            "the label {} is NULL in all {without} rows of the training query",
+            spec.label
+        )));
+    }
+    if without > 0 {
+        let of = with + without;
+        let text = format!("the label {} is NULL in {without} of {of} rows: they are left out of training", spec.label);
+        job.emit(Event::Warning(text));
+    }
+    Ok(rows)
+}
+
+fn tell(job: &JobContext, task: &str, done: u64, total: Option<u64>) {
+    job.emit(Event::Progress(Progress { task: task.into(), done, total, unit: "rows", fields: Vec::new() }));
+}
+
+/// Classes are those of all rows, so that a rare one that only the held-out rows show does not end the evaluation.
+async fn fit_label(
+    session: &Session,
+    rows: &Staged,
+    spec: &CheckedSpec,
+    label_type: &DataType,
+) -> Result<LabelEncoding> {
+    let table = session.context().read_table(rows.table(&Split::None, Part::Train)?)?;
+    Ok(LabelEncoding::fit(&table, &spec.label, column(LABEL), label_type, task(spec)).await?.encoding)
+}
+
+/// Rows up to which exact medians of all columns are computed for ML.FEATURE_INFO: they need memory for each distinct
+/// value.
+const MEDIANS_UP_TO: u64 = 5_000_000;
+
+async fn fit_transform(
+    session: &Session,
+    rows: &Staged,
+    split: &Split,
+    transform: &TransformSpec,
+    job: &JobContext,
+) -> Result<FrozenTransform> {
+    tell(job, "fit transform", 0, None);
+    let table = session.context().read_table(rows.table(split, Part::Train)?)?;
+    let frozen = transform.fit(&table, &FitOptions { medians: rows.rows() <= MEDIANS_UP_TO }).await?;
+    for warning in frozen.warnings() {
+        job.emit(Event::Warning(warning.clone()));
+    }
+    tell(job, "fit transform", rows.rows(), Some(rows.rows()));
+    Ok(frozen)
+}
+
+/// The weight of each class; empty when all are 1.
+fn class_weights(spec: &CheckedSpec, labels: &LabelEncoding) -> Result<Vec<f32>> {
+    let (Some(classes), Some(counts)) = (labels.classes(), labels.class_counts()) else { return Ok(Vec::new()) };
+    match &spec.class_weights {
+        ClassWeights::Equal => Ok(Vec::new()),
+        ClassWeights::Balanced => {
+            let rows: u64 = counts.iter().sum();
+            Ok(counts.iter().map(|count| (rows as f64 / (counts.len() as f64 * *count as f64)) as f32).collect())
+        }
+        ClassWeights::Given(given) => {
+            for (label, _) in given {
+                if !classes.contains(label) {
+                    let error = Error::invalid(format!("class_weights: {} has no class '{label}'", spec.label));
+                    return Err(match engine::near(label, classes.iter().map(String::as_str)) {
+                        Some(near) => error.with_hint(format!("did you mean '{near}'?")),
+                        None => error.with_hint(format!("classes are {}", classes.join(", "))),
+                    });
+                }
+            }
+            let weight =
+                |class: &String| given.iter().find(|(label, _)| label == class).map_or(1.0, |(_, w)| *w as f32);
+            Ok(classes.iter().map(weight).collect())
+        }
+    }
+}
+
+/// What training reads.
+pub(crate) struct Sharded {
+    /// Rows to train on.
+    pub(crate) train: Arc<dyn ShardSet>,
+    /// Rows that evaluate; `None` when there are none.
+    pub(crate) eval: Option<Arc<dyn ShardSet>>,
+    /// Rows that test; `None` when there are none.
+    pub(crate) test: Option<Arc<dyn ShardSet>>,
+}
+
+fn encode(batch: &RecordBatch, frozen: &FrozenTransform, labels: &LabelEncoding, weights: &[f32]) -> Result<Block> {
+    let label = batch.column_by_name(LABEL).expect("staged rows carry their label");
+    let mut block = frozen.apply(batch)?;
+    block.labels = labels.encode(label)?;
+    block.weights = match weights {
+        [] => vec![1.0; block.rows],
+        weights => block.labels.iter().map(|class| weights[*class as usize]).collect(),
+    };
+    Ok(block)
+}
+
+fn shard(
+    session: &Session,
+    spec: &CheckedSpec,
+    rows: &Staged,
+    split: &Split,
+    layout: &FeatureLayout,
+    encode: &(dyn Fn(&RecordBatch) -> Result<Block> + Sync),
+    job: &JobContext,
+) -> Result<Sharded> {
+    let before = AtomicU64::new(0);
+    let build = |part: Part| -> Result<Arc<dyn ShardSet>> {
+        let done = before.load(Ordering::Relaxed);
+        let plan = BuildPlan {
+            layout,
+            shards: spec.shards,
+            workers: session.threads(),
+            pool: session.memory_pool(),
+            directory: session.temp_dir(),
+            cancel: job.cancel.clone(),
+            progress: &|part_done| tell(job, "transform", done + part_done, Some(rows.rows())),
+            encode,
+        };
+        let set = materialize::build(rows, split, part, &plan)?;
+        before.fetch_add(set.total_rows() as u64, Ordering::Relaxed);
+        Ok(set)
+    };
+    let filled = |part: Part| -> Result<Option<Arc<dyn ShardSet>>> {
+        let set = if *split == Split::None { None } else { Some(build(part)?) };
+        Ok(set.filter(|set| set.total_rows() > 0))
+    };
+    Ok(Sharded { train: build(Part::Train)?, eval: filled(Part::Eval)?, test: filled(Part::Test)? })
+}
+
+/// Some rows of the query, without the label that was put beside them.
+async fn golden_rows(session: &Session, rows: &Staged) -> Result<RecordBatch> {
+    let table = rows.table(&Split::None, Part::Train)?;
+    let schema = rows.schema();
+    let own = schema.fields().iter().filter(|field| field.name() != LABEL).map(|field| column(field.name()));
+    let frame = session.context().read_table(table)?.select(own.collect::<Vec<_>>())?.limit(0, Some(golden::ROWS))?;
+    let schema = Arc::new(frame.schema().as_arrow().clone());
+    Ok(concat_batches(&schema, &frame.collect().await?).map_err(datafusion::error::DataFusionError::from)?)
+}
