@@ -119,38 +119,62 @@ impl Optimizer {
         }
     }
 
-    /// Changes `weights` by the gradient `sum * scale` plus the penalties' own. All slices are of one length.
-    pub fn apply(&self, step: &StepRule, weights: &mut [f32], sum: &[f32], slots: [&mut [f32]; 2]) {
-        let [first, second] = slots;
-        let rate = step.rate as f32;
-        match *self {
-            Optimizer::Sgd => sgd(step.gradient(), rate, weights, sum),
-            Optimizer::Momentum { momentum } => {
-                momentum_step(step.gradient(), rate, momentum as f32, weights, sum, first)
-            }
+    /// Works out what is the same for all parameters of a step.
+    pub fn prepare(&self, rule: StepRule) -> PreparedStep {
+        let rate = rule.rate as f32;
+        let gradient = Gradient { scale: rule.scale as f32, l1: rule.l1 as f32, l2: rule.l2 as f32 };
+        let formula = match *self {
+            Optimizer::Sgd => Formula::Sgd { rate },
+            Optimizer::Momentum { momentum } => Formula::Momentum { rate, momentum: momentum as f32 },
             Optimizer::Adam { beta1, beta2, epsilon } => {
-                adam(step.gradient(), AdamRule::new(step, beta1, beta2, epsilon, 0.0), weights, sum, first, second);
+                Formula::Adam(AdamRule::new(&rule, beta1, beta2, epsilon, 0.0))
             }
             Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
-                let decay = if step.decays { weight_decay } else { 0.0 };
-                adam(step.gradient(), AdamRule::new(step, beta1, beta2, epsilon, decay), weights, sum, first, second);
+                let decay = if rule.decays { weight_decay } else { 0.0 };
+                Formula::Adam(AdamRule::new(&rule, beta1, beta2, epsilon, decay))
             }
-            Optimizer::Adagrad { epsilon, .. } => adagrad(step.gradient(), rate, epsilon as f32, weights, sum, first),
+            Optimizer::Adagrad { epsilon, .. } => Formula::Adagrad { rate, epsilon: epsilon as f32 },
             Optimizer::RmsProp { decay, epsilon } => {
-                rms_prop(
-                    step.gradient(),
-                    rate,
-                    decay as f32,
-                    (1.0 - decay) as f32,
-                    epsilon as f32,
-                    weights,
-                    sum,
-                    first,
-                );
+                Formula::RmsProp { rate, decay: decay as f32, rest: (1.0 - decay) as f32, epsilon: epsilon as f32 }
             }
-            Optimizer::Ftrl { .. } => {
-                ftrl(step.scale as f32, rate, step.l1 as f32, step.l2 as f32, weights, sum, first, second);
+            Optimizer::Ftrl { .. } => Formula::Ftrl { rate },
+        };
+        PreparedStep { gradient, formula }
+    }
+}
+
+/// A step's constants in f32, as the loops use them.
+#[derive(Debug, Clone, Copy)]
+pub struct PreparedStep {
+    gradient: Gradient,
+    formula: Formula,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Formula {
+    Sgd { rate: f32 },
+    Momentum { rate: f32, momentum: f32 },
+    Adam(AdamRule),
+    Adagrad { rate: f32, epsilon: f32 },
+    RmsProp { rate: f32, decay: f32, rest: f32, epsilon: f32 },
+    Ftrl { rate: f32 },
+}
+
+impl PreparedStep {
+    /// Changes `weights` by the gradient `sum * scale` plus the penalties' own. All slices are of one length; slots that
+    /// the optimizer does not keep may be empty.
+    pub fn apply(&self, weights: &mut [f32], sum: &[f32], slots: [&mut [f32]; 2]) {
+        let [first, second] = slots;
+        let gradient = self.gradient;
+        match self.formula {
+            Formula::Sgd { rate } => sgd(gradient, rate, weights, sum),
+            Formula::Momentum { rate, momentum } => momentum_step(gradient, rate, momentum, weights, sum, first),
+            Formula::Adam(rule) => adam(gradient, rule, weights, sum, first, second),
+            Formula::Adagrad { rate, epsilon } => adagrad(gradient, rate, epsilon, weights, sum, first),
+            Formula::RmsProp { rate, decay, rest, epsilon } => {
+                rms_prop(gradient, rate, decay, rest, epsilon, weights, sum, first);
             }
+            Formula::Ftrl { rate } => ftrl(gradient, rate, weights, sum, first, second),
         }
     }
 }
@@ -172,14 +196,8 @@ pub struct StepRule {
     pub decays: bool,
 }
 
-impl StepRule {
-    fn gradient(&self) -> Gradient {
-        Gradient { scale: self.scale as f32, l1: self.l1 as f32, l2: self.l2 as f32 }
-    }
-}
-
 /// From the summed gradient to the one that counts.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Gradient {
     scale: f32,
     l1: f32,
@@ -217,8 +235,8 @@ vectorized! {
     }
 }
 
-/// Adam's constants of one step, in f32 as the loop uses them.
-#[derive(Clone, Copy)]
+/// Adam's constants of one step.
+#[derive(Debug, Clone, Copy)]
 struct AdamRule {
     beta1: f32,
     rest1: f32,
@@ -259,8 +277,11 @@ fn adam(gradient: Gradient, rule: AdamRule, weights: &mut [f32], sum: &[f32], m:
 
 #[inline(always)]
 fn adam_one(rule: &AdamRule, g: f32, w: &mut f32, m: &mut f32, v: &mut f32) {
-    *m = rule.beta1 * *m + rule.rest1 * g;
-    *v = rule.beta2 * *v + rule.rest2 * (g * g);
+    let mean = rule.beta1 * *m + rule.rest1 * g;
+    let square = rule.beta2 * *v + rule.rest2 * (g * g);
+    // A parameter without gradients decays its state; below this it would be subnormal, which is slow, and matters not.
+    *m = if mean.abs() < 1e-30 { 0.0 } else { mean };
+    *v = if square < 1e-36 { 0.0 } else { square };
     *w = *w * rule.keep - rule.rate * *m / (v.sqrt() * rule.root + rule.epsilon);
 }
 
@@ -301,7 +322,8 @@ vectorized! {
 }
 
 vectorized! {
-    fn ftrl(scale: f32, rate: f32, l1: f32, l2: f32, weights: &mut [f32], sum: &[f32], squares: &mut [f32], linear: &mut [f32]) {
+    fn ftrl(gradient: Gradient, rate: f32, weights: &mut [f32], sum: &[f32], squares: &mut [f32], linear: &mut [f32]) {
+        let Gradient { scale, l1, l2 } = gradient;
         for (((w, s), n), z) in weights.iter_mut().zip(sum).zip(squares).zip(linear) {
             let g = *s * scale;
             let root = n.sqrt();
@@ -380,7 +402,7 @@ mod tests {
                 let rule =
                     StepRule { count: t + 1, rate: case.rate, scale: 0.25, l1: case.l1, l2: case.l2, decays: true };
                 let [first, second] = slots.get_disjoint_mut([0, 1]).unwrap();
-                case.optimizer.apply(&rule, &mut weights, &sum, [first, second]);
+                case.optimizer.prepare(rule).apply(&mut weights, &sum, [first, second]);
                 let Some(expected) = case.weights.get(&(t + 1)) else { continue };
                 for (i, (got, expected)) in weights.iter().zip(expected).enumerate() {
                     let error = (f64::from(*got) - expected).abs();
@@ -421,7 +443,7 @@ mod tests {
             let scale = 1.0 / rows as f64;
             let rule = StepRule { count: t as u64 + 1, rate: 0.01, scale, l1: 0.0, l2: 0.0, decays: true };
             let [first, second] = slots.get_disjoint_mut([0, 1]).unwrap();
-            Optimizer::ADAM.apply(&rule, &mut weights, &gradient, [first, second]);
+            Optimizer::ADAM.prepare(rule).apply(&mut weights, &gradient, [first, second]);
         }
         for (i, (got, expected)) in weights.iter().zip(case.r#final).enumerate() {
             assert!((f64::from(*got) - expected).abs() < 1e-5, "parameter {i}: {got}, expected {expected}");
@@ -437,7 +459,7 @@ mod tests {
             slots.resize(2, vec![0.0; 2]);
             let rule = StepRule { count: 1, rate: 0.1, scale: 1.0, l1: 0.2, l2: 0.0, decays: true };
             let [first, second] = slots.get_disjoint_mut([0, 1]).unwrap();
-            optimizer.apply(&rule, &mut weights, &[0.0, 0.0], [first, second]);
+            optimizer.prepare(rule).apply(&mut weights, &[0.0, 0.0], [first, second]);
             assert!(weights[0] < 0.05 && weights[1] > -0.05, "{optimizer:?} {weights:?}");
             assert_eq!(weights == [0.0, 0.0], reaches, "{optimizer:?} {weights:?}");
         }

@@ -1,11 +1,16 @@
-//! The gang inside one process: threads that read each other's memory.
+//! The gang inside one process: threads that leave numbers in each other's boxes.
 //!
-//! An exchange has two meetings. At the first every rank has published where its data lies; then all read; at the second
-//! all have read, and the data is its owner's again. The first meeting may fail, for all ranks alike; once it has
-//! succeeded no rank leaves before the second, whatever happens, because others may be reading its memory.
+//! An exchange has one meeting. Before it a rank puts what it gives into its boxes, after it everybody reads. There are
+//! two sets of boxes that take turns: a rank fills a set only after a meeting to which all came that had read it before.
+//! The boxes belong to the gang, so a rank that fails leaves nothing dangling.
 //!
-//! A rank that returns an error, panics or ends early makes the next meeting fail with its cause, so nobody waits for
-//! ever. Waiting spins for a few microseconds, which is what a step's exchange takes, and then sleeps.
+//! Why boxes, when threads could read each other's vectors: a store to a cache line that another core has read waits for
+//! that core to give it up, one line after the other (measured at 30 ns a line between far cores: as long as the whole
+//! step of a small network). Streaming stores do not wait; so shared lines are written only by them, and the vectors that
+//! the arithmetic works on stay private.
+//!
+//! A rank that returns an error, panics or ends early makes the next meeting fail with its cause, for all alike, so nobody
+//! waits for ever. Waiting spins for some microseconds, which is what ranks of equal work need, and then sleeps.
 
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -48,7 +53,7 @@ where
     let hall = Hall::new(world);
     let outcomes: Vec<std::thread::Result<Result<T, E>>> = std::thread::scope(|scope| {
         let work = |rank: Rank| {
-            let mut mesh = LocalMesh { hall: &hall, rank, meetings: 0 };
+            let mut mesh = LocalMesh { hall: &hall, rank, meetings: 0, failed: false };
             let outcome = catch_unwind(AssertUnwindSafe(|| body(&mut mesh)));
             hall.leave(rank, &outcome);
             outcome
@@ -96,34 +101,96 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 #[repr(align(128))]
 struct Padded<T>(T);
 
-/// Where a rank's data lies while an exchange goes on.
+/// A cache line of numbers, so that boxes begin on one.
 #[derive(Clone, Copy)]
-struct Published {
-    tag: Tag,
-    header: (*const f64, usize),
-    planes: (*const f32, usize),
-    plane: usize,
-    cuts: (*const Range<usize>, usize),
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+/// Numbers that one rank leaves for others; keeps its room.
+#[derive(Default)]
+struct Numbers {
+    lines: Vec<Line>,
+    len: usize,
 }
 
-impl Published {
-    const NOTHING: Published = Published {
-        tag: Tag { generation: 0, step: 0, round: 0 },
-        header: (std::ptr::null(), 0),
-        planes: (std::ptr::null(), 0),
-        plane: 0,
-        cuts: (std::ptr::null(), 0),
-    };
+impl Numbers {
+    fn clear(&mut self, len: usize) {
+        let lines = len.div_ceil(16);
+        if self.lines.len() < lines {
+            self.lines.resize(lines, Line([0.0; 16]));
+        }
+        self.len = 0;
+    }
+
+    fn as_slice(&self) -> &[f32] {
+        // SAFETY: a line is 16 numbers without padding, and `len` is at most what the lines hold.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+
+    /// Appends `source`; there is room, by [`Numbers::clear`].
+    fn push(&mut self, source: &[f32]) {
+        assert!(self.len + source.len() <= self.lines.len() * 16, "a box has room for what was announced");
+        // SAFETY: inside the lines, by the assertion.
+        let target = unsafe { self.lines.as_mut_ptr().cast::<f32>().add(self.len) };
+        self.len += source.len();
+        // SAFETY: `source` is readable, the target writable for its length, and they do not overlap.
+        unsafe { copy_past_the_cache(source, target) };
+    }
+}
+
+/// Copies with streaming stores where the processor has them; call [`flush`] before others may read.
+///
+/// # Safety
+/// `target` is valid for writes of `source.len()` numbers and does not overlap `source`.
+#[cfg(target_arch = "x86_64")]
+unsafe fn copy_past_the_cache(source: &[f32], target: *mut f32) {
+    use std::arch::x86_64::{_mm_loadu_ps, _mm_stream_ps};
+    // Streaming stores want 16-byte alignment; what lies before and after goes the usual way.
+    let before = target.align_offset(16).min(source.len());
+    let fours = (source.len() - before) / 4;
+    let after = before + 4 * fours;
+    // SAFETY: all three parts lie inside `source` and `target`; the middle one's target is aligned.
+    unsafe {
+        std::ptr::copy_nonoverlapping(source.as_ptr(), target, before);
+        for four in 0..fours {
+            let at = before + 4 * four;
+            _mm_stream_ps(target.add(at), _mm_loadu_ps(source.as_ptr().add(at)));
+        }
+        std::ptr::copy_nonoverlapping(source.as_ptr().add(after), target.add(after), source.len() - after);
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn copy_past_the_cache(source: &[f32], target: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), target, source.len()) };
+}
+
+/// Makes streaming stores visible before whatever is stored next.
+fn flush() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has this instruction.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
+}
+
+/// What one rank gives in one exchange.
+struct Desk {
+    tag: Tag,
+    header: Vec<f64>,
+    planes: usize,
+    /// For each rank what it alone is given; the giver's own place holds what all are given.
+    boxes: Vec<Numbers>,
 }
 
 /// Where ranks meet.
 struct Hall {
     world: usize,
-    /// Arrivals at first meetings, ever; the top bit is set when no more meeting can succeed.
+    /// Arrivals at meetings, ever; the top bit is set when no more meeting can succeed.
     arrived: Padded<AtomicU64>,
-    /// Arrivals at second meetings, ever.
-    released: Padded<AtomicU64>,
-    desks: Vec<Padded<UnsafeCell<Published>>>,
+    /// Two for each rank, which take turns.
+    desks: Vec<[Padded<UnsafeCell<Desk>>; 2]>,
     /// Ranks asleep; whoever completes a meeting or closes the hall wakes them.
     sleepers: AtomicUsize,
     closed: Mutex<Option<(Rank, GangError)>>,
@@ -131,9 +198,9 @@ struct Hall {
     spins: u32,
 }
 
-// SAFETY: a desk is written by its own rank before it arrives at a first meeting and read by others between the first
-// and the second; both meetings order memory. The pointers on it are only followed in that time, in which the owner of
-// what they point to waits.
+// SAFETY: a desk of meeting k is written by its own rank between meetings k - 1 and k, and read by others between k and
+// k + 1: a rank comes to k + 1 only when it has read. It is written again after k + 1. Meetings order memory, and a rank
+// that a meeting has failed writes no more.
 unsafe impl Sync for Hall {}
 
 const CLOSED: u64 = 1 << 63;
@@ -141,16 +208,21 @@ const CLOSED: u64 = 1 << 63;
 impl Hall {
     fn new(world: usize) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let desk = || Desk {
+            tag: Tag { generation: 0, step: 0, round: 0 },
+            header: Vec::new(),
+            planes: 0,
+            boxes: (0..world).map(|_| Numbers::default()).collect(),
+        };
         Hall {
             world,
             arrived: Padded(AtomicU64::new(0)),
-            released: Padded(AtomicU64::new(0)),
-            desks: (0..world).map(|_| Padded(UnsafeCell::new(Published::NOTHING))).collect(),
+            desks: (0..world).map(|_| std::array::from_fn(|_| Padded(UnsafeCell::new(desk())))).collect(),
             sleepers: AtomicUsize::new(0),
             closed: Mutex::new(None),
             bell: Condvar::new(),
             // Spinning on a core that the awaited rank needs would only make it later.
-            spins: if world <= cores { 4000 } else { 50 },
+            spins: if world <= cores { 40000 } else { 50 },
         }
     }
 
@@ -206,7 +278,7 @@ impl Hall {
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// The first meeting number `meeting`. All ranks succeed or none: an arrival is only counted while the hall is open.
+    /// Meeting number `meeting`. All ranks succeed or none: an arrival is only counted while the hall is open.
     fn arrive(&self, meeting: u64) -> Result<(), GangError> {
         let target = (meeting + 1) * self.world as u64;
         let counted = self
@@ -224,27 +296,18 @@ impl Hall {
         // Once complete the count stays complete, even when the hall is closed right after.
         if self.arrived.0.load(Ordering::SeqCst) & !CLOSED >= target { Ok(()) } else { Err(self.cause()) }
     }
-
-    /// The second meeting: cannot fail, since every rank of a first meeting that succeeded comes to it.
-    fn release(&self, meeting: u64) {
-        let target = (meeting + 1) * self.world as u64;
-        if self.released.0.fetch_add(1, Ordering::SeqCst) + 1 == target {
-            self.wake();
-        } else {
-            self.wait(|| self.released.0.load(Ordering::SeqCst) >= target);
-        }
-    }
 }
 
-/// Comes to the second meeting even when what happens before panics.
-struct Reading<'a> {
+/// All desks of a meeting that has succeeded; to be let go before the rank comes to the next.
+struct Desks<'a> {
     hall: &'a Hall,
-    meeting: u64,
+    turn: usize,
 }
 
-impl Drop for Reading<'_> {
-    fn drop(&mut self) {
-        self.hall.release(self.meeting);
+impl<'a> Desks<'a> {
+    fn of(&self, rank: Rank) -> &'a Desk {
+        // SAFETY: after a meeting its desks are only read until all have come to the next.
+        unsafe { &*self.hall.desks[rank][self.turn].0.get() }
     }
 }
 
@@ -253,46 +316,34 @@ pub struct LocalMesh<'a> {
     hall: &'a Hall,
     rank: Rank,
     meetings: u64,
+    failed: bool,
 }
 
-impl LocalMesh<'_> {
-    /// Publishes, meets, lets `read` look at everybody's desk, and meets again.
-    fn meet(
-        &mut self,
-        published: Published,
-        read: impl FnOnce(&[Padded<UnsafeCell<Published>>]),
-    ) -> Result<(), GangError> {
+impl<'a> LocalMesh<'a> {
+    /// Lets `fill` put things on this rank's desk and meets; gives all desks, which may be read until the next call.
+    fn meet(&mut self, tag: Tag, fill: impl FnOnce(&mut Desk)) -> Result<Desks<'a>, GangError> {
         let hall = self.hall;
-        let meeting = self.meetings;
-        self.meetings += 1;
-        // SAFETY: only this rank writes its desk, and nobody reads it before this rank has arrived.
-        unsafe { *hall.desks[self.rank].0.get() = published };
-        hall.arrive(meeting)?;
-        let reading = Reading { hall, meeting };
-        let stranger = (0..hall.world).find_map(|rank| {
-            // SAFETY: between the two meetings desks are only read.
-            let got = unsafe { (*hall.desks[rank].0.get()).tag };
-            (got != published.tag).then_some(GangError::OutOfStep { rank, got, expected: published.tag })
-        });
-        if let Some(error) = stranger {
-            return Err(error);
+        if self.failed {
+            return Err(hall.cause());
         }
-        read(&hall.desks);
-        drop(reading);
-        Ok(())
+        let meeting = self.meetings;
+        let turn = (meeting % 2) as usize;
+        self.meetings += 1;
+        // Until the meeting has succeeded this rank must not touch the other desk.
+        self.failed = true;
+        // SAFETY: this rank has come out of the previous meeting, so nobody reads this desk any more; see `Hall`.
+        let own = unsafe { &mut *hall.desks[self.rank][turn].0.get() };
+        own.tag = tag;
+        fill(own);
+        flush();
+        hall.arrive(meeting)?;
+        let desks = Desks { hall, turn };
+        if let Some(rank) = (0..hall.world).find(|rank| desks.of(*rank).tag != tag) {
+            return Err(GangError::OutOfStep { rank, got: desks.of(rank).tag, expected: tag });
+        }
+        self.failed = false;
+        Ok(desks)
     }
-}
-
-/// The slice behind a published pointer.
-///
-/// # Safety
-/// Only between the two meetings of the exchange in which it was published.
-unsafe fn seen<'a, T>((pointer, len): (*const T, usize)) -> &'a [T] {
-    if len == 0 {
-        return &[];
-    }
-    // SAFETY: the pointer was made from a slice of this length whose owner waits.
-    unsafe { std::slice::from_raw_parts(pointer, len) }
 }
 
 impl Mesh for LocalMesh<'_> {
@@ -305,68 +356,59 @@ impl Mesh for LocalMesh<'_> {
     }
 
     fn exchange(&mut self, tag: Tag, offer: Offer<'_>, receive: &mut dyn FnMut(&[Part<'_>])) -> Result<(), GangError> {
-        offer.check(self.world());
-        let published = Published {
-            tag,
-            header: (offer.header.as_ptr(), offer.header.len()),
-            planes: (offer.planes.as_ptr(), offer.planes.len()),
-            plane: offer.plane,
-            cuts: (offer.cuts.as_ptr(), offer.cuts.len()),
-        };
-        let rank = self.rank;
-        self.meet(published, |desks| {
-            let part = |desk: &Padded<UnsafeCell<Published>>| {
-                // SAFETY: `meet` calls this between the two meetings.
-                let (header, planes, cuts, plane) = unsafe {
-                    let published = *desk.0.get();
-                    (seen(published.header), seen(published.planes), seen(published.cuts), published.plane)
-                };
-                Part::new(header, planes, plane, cuts[rank].clone())
-            };
-            // A gang of up to 16 ranks, which is what one process has, costs no allocation.
-            match desks {
-                [] => {}
-                desks if desks.len() <= 16 => {
-                    let parts: [Part<'_>; 16] = std::array::from_fn(|rank| part(&desks[rank.min(desks.len() - 1)]));
-                    receive(&parts[..desks.len()]);
+        let (rank, world) = (self.rank, self.world());
+        offer.check(world);
+        let planes = offer.planes.len().checked_div(offer.plane).unwrap_or(0);
+        let desks = self.meet(tag, |desk| {
+            desk.header.clear();
+            desk.header.extend_from_slice(offer.header);
+            desk.planes = planes;
+            for (to, (cut, numbers)) in offer.cuts.iter().zip(&mut desk.boxes).enumerate() {
+                if to == rank {
+                    continue;
                 }
-                desks => receive(&desks.iter().map(part).collect::<Vec<_>>()),
+                numbers.clear(planes * cut.len());
+                if !cut.is_empty() {
+                    offer.planes.chunks_exact(offer.plane).for_each(|plane| numbers.push(&plane[cut.clone()]));
+                }
             }
-        })
+        })?;
+        let part = |giver: Rank| {
+            if giver == rank {
+                return Part::new(offer.header, offer.planes, offer.plane, offer.cuts[rank].clone());
+            }
+            let desk = desks.of(giver);
+            Part::compact(&desk.header, desk.boxes[rank].as_slice(), desk.planes)
+        };
+        // A gang of up to 16 ranks, which is what one process has, costs no allocation.
+        if world <= 16 {
+            let parts: [Part<'_>; 16] = std::array::from_fn(|giver| part(giver.min(world - 1)));
+            receive(&parts[..world]);
+        } else {
+            receive(&(0..world).map(part).collect::<Vec<_>>());
+        }
+        Ok(())
     }
 
     fn all_gather(&mut self, tag: Tag, vector: &mut [f32], cuts: &[Range<usize>]) -> Result<(), GangError> {
         assert_eq!(cuts.len(), self.world(), "an exchange has one cut for each rank");
-        let own = cuts[self.rank].clone();
-        // Writing elsewhere in the vector while others read the own cut needs one pointer for both.
-        let (base, len) = (vector.as_mut_ptr(), vector.len());
-        assert!(own.start <= own.end && own.end <= len, "a cut lies inside its vector");
-        let published = Published {
-            tag,
-            header: (std::ptr::null(), 0),
-            // SAFETY: inside the vector, by the assertion.
-            planes: (unsafe { base.add(own.start) }.cast_const(), own.len()),
-            plane: len,
-            cuts: (cuts.as_ptr(), cuts.len()),
-        };
         let rank = self.rank;
-        self.meet(published, |desks| {
-            for (giver, desk) in desks.iter().enumerate() {
-                if giver == rank {
-                    continue;
-                }
-                // SAFETY: between the two meetings; the giver does not write its own cut meanwhile.
-                let (given, theirs) = unsafe {
-                    let published = *desk.0.get();
-                    (seen(published.planes), seen(published.cuts))
-                };
-                let cut = &cuts[giver];
-                assert!(theirs == cuts && cut.end <= len && given.len() == cut.len(), "ranks agree on who owns what");
-                assert!(cut.end <= own.start || own.end <= cut.start || cut.is_empty(), "cuts do not overlap");
-                // SAFETY: inside the vector, and apart from the own cut, which others may be reading.
-                unsafe { std::ptr::copy_nonoverlapping(given.as_ptr(), base.add(cut.start), given.len()) };
+        let alone = self.world() == 1;
+        let desks = self.meet(tag, |desk| {
+            let numbers = &mut desk.boxes[rank];
+            numbers.clear(cuts[rank].len());
+            if !alone {
+                numbers.push(&vector[cuts[rank].clone()]);
             }
-        })
+        })?;
+        for (giver, cut) in cuts.iter().enumerate() {
+            if giver != rank {
+                let given = desks.of(giver).boxes[giver].as_slice();
+                assert_eq!(given.len(), cut.len(), "ranks agree on who owns what");
+                vector[cut.clone()].copy_from_slice(given);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -80,28 +80,36 @@ impl Offer<'_> {
 pub struct Part<'a> {
     /// The giver's header.
     pub header: &'a [f64],
-    planes: &'a [f32],
+    numbers: &'a [f32],
+    planes: usize,
     stride: usize,
     first: usize,
     len: usize,
 }
 
 impl<'a> Part<'a> {
-    /// A part over planes that lie `stride` apart; of each, `cut` is what was given.
-    pub fn new(header: &'a [f64], planes: &'a [f32], stride: usize, cut: Range<usize>) -> Self {
-        Part { header, planes, stride, first: cut.start, len: cut.len() }
+    /// A part that lies in the giver's own planes, `stride` apart; of each, `cut` is what was given.
+    pub fn new(header: &'a [f64], numbers: &'a [f32], stride: usize, cut: Range<usize>) -> Self {
+        let planes = numbers.len().checked_div(stride).unwrap_or(0);
+        Part { header, numbers, planes, stride, first: cut.start, len: cut.len() }
+    }
+
+    /// A part whose cuts of `planes` planes lie one behind the other.
+    pub fn compact(header: &'a [f64], numbers: &'a [f32], planes: usize) -> Self {
+        let len = numbers.len().checked_div(planes).unwrap_or(0);
+        Part { header, numbers, planes, stride: len, first: 0, len }
     }
 
     /// How many planes the giver had.
     pub fn planes(&self) -> usize {
-        self.planes.len().checked_div(self.stride).unwrap_or(0)
+        self.planes
     }
 
     /// This rank's cut of plane `index`.
     #[inline]
     pub fn plane(&self, index: usize) -> &'a [f32] {
         let start = index * self.stride + self.first;
-        &self.planes[start..start + self.len]
+        &self.numbers[start..start + self.len]
     }
 }
 

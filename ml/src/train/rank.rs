@@ -19,7 +19,7 @@ use super::reduce::{CHUNK, Folding, cuts};
 use super::{EpochRecord, TrainObserver, TrainPlan, TrainProgress, evaluate, gang_error};
 use crate::layer::dropout::Place;
 use crate::network::{Architecture, Chance, PREDICTION_TILE, Tape};
-use crate::optimizer::StepRule;
+use crate::optimizer::{PreparedStep, StepRule};
 use crate::shards::ShardSet;
 use crate::simd;
 
@@ -157,7 +157,7 @@ impl<'a> Worker<'a> {
             .filter(|(range, _)| !range.is_empty())
             .collect();
         let mine = leaves_of(course, rank, world);
-        let own_folding = Folding::of_leaves(mine.clone());
+        let own_folding = Folding::of_rank(course.leaves(), rank, world);
         let world_folding = Folding::of_world(course.leaves(), world);
         let leaves: Result<Vec<LeafRows<'a>>> = mine
             .clone()
@@ -252,12 +252,12 @@ impl<'a> Worker<'a> {
         let folding = &self.world_folding;
         let (mut loss, mut weight) = (0.0, 0.0);
         let mut update = Update {
-            plan: self.run.plan,
             first: own.start,
             segments: &self.segments,
             parameters: &mut self.parameters,
             slots: &mut self.slots,
         };
+        let plan = self.run.plan;
         let (stack, scalars, reduced) = (&mut self.stack, &mut self.scalars, &mut self.reduced);
         let clipping = self.run.plan.clip_norm.is_some();
         self.mesh
@@ -270,14 +270,15 @@ impl<'a> Worker<'a> {
                 if !loss.is_finite() || weight <= 0.0 {
                     return;
                 }
+                let prepared = prepare(plan, StepRule { scale: 1.0 / weight, ..rule });
                 for start in (0..own.len()).step_by(CHUNK) {
                     let range = start..(start + CHUNK).min(own.len());
-                    folding.chunk(parts.iter().flat_map(|part| planes_of(part, range.clone())), stack);
-                    let sum = &stack[..range.len()];
+                    let planes = parts.iter().flat_map(|part| planes_of(part, range.clone()));
+                    let sum = folding.chunk(planes, stack);
                     if clipping {
                         reduced[range].copy_from_slice(sum);
                     } else {
-                        update.apply(StepRule { scale: 1.0 / weight, ..rule }, range, sum);
+                        update.apply(&prepared, range, sum);
                     }
                 }
             })
@@ -312,16 +313,12 @@ impl<'a> Worker<'a> {
         let limit = self.run.plan.clip_norm.unwrap_or(f64::INFINITY);
         let scale = if norm > limit { rule.scale * (limit / norm) } else { rule.scale };
         let mut update = Update {
-            plan: self.run.plan,
             first: self.cuts[self.mesh.rank()].start,
             segments: &self.segments,
             parameters: &mut self.parameters,
             slots: &mut self.slots,
         };
-        for start in (0..self.reduced.len()).step_by(CHUNK) {
-            let range = start..(start + CHUNK).min(self.reduced.len());
-            update.apply(StepRule { scale, ..rule }, range.clone(), &self.reduced[range]);
-        }
+        update.apply(&prepare(self.run.plan, StepRule { scale, ..rule }), 0..self.reduced.len(), &self.reduced);
         Ok(())
     }
 
@@ -464,9 +461,14 @@ fn planes_of<'p>(part: &'p Part<'p>, range: Range<usize>) -> impl Iterator<Item 
     (0..part.planes()).map(move |plane| &part.plane(plane)[range.clone()])
 }
 
+/// A step's rules: for parameters that penalties do not apply to, and for those that they do.
+fn prepare(plan: &TrainPlan, rule: StepRule) -> [PreparedStep; 2] {
+    let penalised = StepRule { l1: plan.l1, l2: plan.l2, decays: true, ..rule };
+    [plan.optimizer.prepare(rule), plan.optimizer.prepare(penalised)]
+}
+
 /// The optimizer at the own slice.
 struct Update<'u> {
-    plan: &'u TrainPlan,
     /// Where the own slice begins.
     first: usize,
     segments: &'u [(Range<usize>, bool)],
@@ -476,15 +478,13 @@ struct Update<'u> {
 
 impl Update<'_> {
     /// Applies the summed gradient of `range` of the own slice.
-    fn apply(&mut self, rule: StepRule, range: Range<usize>, sum: &[f32]) {
+    fn apply(&mut self, prepared: &[PreparedStep; 2], range: Range<usize>, sum: &[f32]) {
         let global = range.start + self.first..range.end + self.first;
         for (segment, penalised) in self.segments {
             let part = segment.start.max(global.start)..segment.end.min(global.end);
             if part.is_empty() {
                 continue;
             }
-            let (l1, l2) = if *penalised { (self.plan.l1, self.plan.l2) } else { (0.0, 0.0) };
-            let rule = StepRule { l1, l2, decays: *penalised, ..rule };
             let local = part.start - self.first..part.end - self.first;
             let slots: [&mut [f32]; 2] = match self.slots {
                 [] => [&mut [], &mut []],
@@ -492,7 +492,7 @@ impl Update<'_> {
                 [first, second, ..] => [&mut first[local.clone()], &mut second[local]],
             };
             let sum = &sum[part.start - global.start..part.end - global.start];
-            self.plan.optimizer.apply(&rule, &mut self.parameters[part], sum, slots);
+            prepared[usize::from(*penalised)].apply(&mut self.parameters[part], sum, slots);
         }
     }
 }

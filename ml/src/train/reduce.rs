@@ -94,14 +94,23 @@ impl Folding {
         folding
     }
 
-    /// A rank's own: from its leaves to the nodes that it offers.
-    pub(super) fn of_leaves(leaves: Range<usize>) -> Folding {
-        Folding::of(leaves.map(|index| Node { level: 0, index }))
+    /// A rank's own: from its leaves to the nodes that it offers. A rank that is alone leaves the last addition to the
+    /// update, which reads the numbers anyway.
+    pub(super) fn of_rank(leaves: usize, rank: usize, world: usize) -> Folding {
+        let mut folding = Folding::of(share(leaves, rank, world).map(|index| Node { level: 0, index }));
+        if let (1, [root], Some(last)) = (world, &folding.rest[..], folding.merges.last_mut())
+            && *last > 0
+        {
+            let level = root.level - 1;
+            *last -= 1;
+            folding.rest = vec![Node { level, index: 0 }, Node { level, index: 1 }];
+        }
+        folding
     }
 
     /// The owners': from all ranks' nodes to the root.
     pub(super) fn of_world(leaves: usize, world: usize) -> Folding {
-        let folding = Folding::of((0..world).flat_map(|rank| Folding::of_leaves(share(leaves, rank, world)).rest));
+        let folding = Folding::of((0..world).flat_map(|rank| Folding::of_rank(leaves, rank, world).rest));
         assert_eq!(folding.rest.len(), 1, "the nodes of all ranks make one tree");
         folding
     }
@@ -119,25 +128,40 @@ impl Folding {
         stack[0]
     }
 
-    /// Folds a chunk of each node into the first chunk of `stack`, which has room for `height` chunks of [`CHUNK`].
-    pub(super) fn chunk<'a>(&self, planes: impl Iterator<Item = &'a [f32]>, stack: &mut [f32]) {
+    /// Folds a chunk of each node; `stack` has room for `height` chunks of [`CHUNK`].
+    pub(super) fn chunk<'a>(&self, mut planes: impl Iterator<Item = &'a [f32]>, stack: &'a mut [f32]) -> &'a [f32] {
+        // The usual cases read each plane once, where it lies.
+        if let [_] = self.merges[..] {
+            return planes.next().expect("one node is one plane");
+        }
         let mut depth = 0;
+        let mut size = 0;
+        // A plane waits here until it is known whether its sibling comes next.
+        let mut waiting: Option<&[f32]> = None;
         for (plane, merges) in planes.zip(&self.merges) {
-            let len = plane.len();
+            size = plane.len();
             if *merges == 0 {
-                stack[depth * CHUNK..depth * CHUNK + len].copy_from_slice(plane);
-                depth += 1;
+                if let Some(earlier) = waiting.replace(plane) {
+                    stack[depth * CHUNK..depth * CHUNK + size].copy_from_slice(earlier);
+                    depth += 1;
+                }
                 continue;
             }
-            // The first addition reads the plane where it lies.
-            simd::add_assign(&mut stack[(depth - 1) * CHUNK..(depth - 1) * CHUNK + len], plane);
+            match waiting.take() {
+                Some(left) => {
+                    simd::add(&mut stack[depth * CHUNK..depth * CHUNK + size], left, plane);
+                    depth += 1;
+                }
+                None => simd::add_assign(&mut stack[(depth - 1) * CHUNK..(depth - 1) * CHUNK + size], plane),
+            }
             for _ in 1..*merges {
                 depth -= 1;
                 let (left, right) = stack.split_at_mut(depth * CHUNK);
-                simd::add_assign(&mut left[(depth - 1) * CHUNK..(depth - 1) * CHUNK + len], &right[..len]);
+                simd::add_assign(&mut left[(depth - 1) * CHUNK..(depth - 1) * CHUNK + size], &right[..size]);
             }
         }
-        debug_assert_eq!(depth, 1, "one root is left");
+        debug_assert!(depth == 1 && waiting.is_none(), "one root is left");
+        &stack[..size]
     }
 }
 
@@ -199,7 +223,7 @@ mod tests {
                 let mut nodes: Vec<Vec<f32>> = Vec::new();
                 for rank in 0..world {
                     let range = share(leaves, rank, world);
-                    let folding = Folding::of_leaves(range.clone());
+                    let folding = Folding::of_rank(leaves, rank, world);
                     let mut stack: Vec<f32> = Vec::new();
                     for (leaf, merges) in range.zip(&folding.merges) {
                         stack.push(values[leaf]);
@@ -213,8 +237,8 @@ mod tests {
                 }
                 let folding = Folding::of_world(leaves, world);
                 let mut stack = vec![0.0; folding.height * CHUNK];
-                folding.chunk(nodes.iter().map(Vec::as_slice), &mut stack);
-                assert_eq!(stack[..5], [root(&values); 5], "{leaves} leaves, {world} ranks");
+                let sum = folding.chunk(nodes.iter().map(Vec::as_slice), &mut stack);
+                assert_eq!(sum, [root(&values); 5], "{leaves} leaves, {world} ranks");
                 let scalar = folding.scalar(nodes.iter().map(|node| f64::from(node[0])), &mut Vec::new());
                 assert!((scalar - f64::from(root(&values))).abs() <= 1e-6 * scalar.abs());
             }
