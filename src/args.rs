@@ -18,6 +18,8 @@ Examples:
   gristmill check examples/jobs/late_flights.sql
   gristmill -c \"SELECT carrier, avg(arr_delay) FROM 'flights.parquet' GROUP BY 1 ORDER BY 2\"
   gristmill sql
+  gristmill models ls
+  gristmill predict late_flights new_flights.csv -o scored.parquet
 
 Results go to stdout, all else to stderr. Exit codes: 0 ok, 1 a statement failed, 2 usage or configuration,
 3 an assertion failed, 4 cancelled, 130 interrupted.";
@@ -48,6 +50,10 @@ pub(crate) enum Verb {
     Check(CheckArgs),
     /// Open the SQL shell, or run the SQL of -c, -f or standard input
     Sql(SqlArgs),
+    /// List, show, remove or reproduce trained models
+    Models(ModelsArgs),
+    /// Predict with a trained model for every row of a file
+    Predict(PredictArgs),
     /// Show the configuration and where each value came from
     Config(ConfigArgs),
     /// Print a completion script for a shell
@@ -157,6 +163,57 @@ pub(crate) struct SqlArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct ModelsArgs {
+    #[command(subcommand)]
+    pub(crate) action: ModelsAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsAction {
+    /// List the models of the warehouse
+    #[command(visible_alias = "list")]
+    Ls {
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Show a model: its data, options, metrics and files
+    Show {
+        /// NAME, NAME@VERSION or NAME@ALIAS
+        #[arg(value_name = "NAME")]
+        model: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Remove a model with all its versions, or one version
+    Rm {
+        /// NAME or NAME@VERSION
+        #[arg(value_name = "NAME", required = true)]
+        models: Vec<String>,
+    },
+    /// Train a model again from what it remembers and compare the bytes
+    Reproduce {
+        /// NAME, NAME@VERSION or NAME@ALIAS
+        #[arg(value_name = "NAME")]
+        model: String,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PredictArgs {
+    /// NAME, NAME@VERSION or NAME@ALIAS
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: String,
+    /// A file, directory or glob that holds the model's input columns
+    #[arg(value_name = "DATA", value_hint = ValueHint::AnyPath)]
+    pub(crate) data: String,
+    /// From which probability on the answer is the second class, for models of two classes
+    #[arg(long, value_name = "P")]
+    pub(crate) threshold: Option<f64>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct ConfigArgs {
     #[command(subcommand)]
     pub(crate) action: ConfigAction,
@@ -246,6 +303,11 @@ mod tests {
             "-c SELECT",
             "-f job.sql --format csv --no-header",
             "sql -c SELECT --null NA -o out.parquet",
+            "models ls",
+            "models show late_flights@2 --format json",
+            "models rm a b@1",
+            "models reproduce a@1",
+            "predict m new.csv -o scored.parquet --threshold 0.4",
             "config show",
             "completions bash",
             "man --dir out",
@@ -267,7 +329,7 @@ mod tests {
 
     #[test]
     fn wrong_flags_are_refused() {
-        for line in ["run", "run a.sql --formt csv", "--format xml -c x", "-q -v -c x", "-c x -f y"] {
+        for line in ["run", "run a.sql --formt csv", "--format xml -c x", "-q -v -c x", "-c x -f y", "models"] {
             let words = ["gristmill"].into_iter().chain(line.split(' '));
             assert!(Args::try_parse_from(words).is_err(), "{line}");
         }

@@ -1,9 +1,10 @@
 //! Ctrl-C once stops the job and cleans up; twice leaves at once, with nothing but the temporary files removed.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::diagnostic::Exit;
@@ -18,6 +19,8 @@ pub(crate) struct Interrupt {
 struct State {
     interrupts: AtomicUsize,
     terminated: AtomicUsize,
+    /// The shell waits for its user: there is nothing to stop, and being asked to end means to end.
+    idle: AtomicBool,
     /// Cancels what runs now; the shell puts a fresh one in place for every statement.
     token: Mutex<CancellationToken>,
     /// Removed before leaving at once.
@@ -39,9 +42,8 @@ impl Interrupt {
     }
 
     async fn listen(&self, say: impl Fn(&str)) {
-        let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
-            return;
-        };
+        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+        let Ok(mut hang_up) = signal(SignalKind::hangup()) else { return };
         loop {
             tokio::select! {
                 pressed = tokio::signal::ctrl_c() => {
@@ -54,11 +56,14 @@ impl Interrupt {
                     say("stopping and cleaning up; Ctrl-C again leaves at once");
                 }
                 _ = terminate.recv() => {
-                    if self.state.terminated.fetch_add(1, Ordering::SeqCst) > 0 {
+                    let again = self.state.terminated.fetch_add(1, Ordering::SeqCst) > 0;
+                    if again || self.state.idle.load(Ordering::SeqCst) {
                         self.leave(Exit::Cancelled);
                     }
                     say("asked to end: stopping and cleaning up");
                 }
+                // The terminal is gone, and nobody with it.
+                _ = hang_up.recv() => self.leave(Exit::Cancelled),
             }
             self.cancel();
         }
@@ -105,6 +110,11 @@ impl Interrupt {
             *token = fresh.clone();
         }
         fresh
+    }
+
+    /// Says whether the shell waits for its user.
+    pub(crate) fn set_idle(&self, idle: bool) {
+        self.state.idle.store(idle, Ordering::SeqCst);
     }
 
     /// Whether Ctrl-C was pressed since the last renewal.

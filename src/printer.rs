@@ -72,6 +72,16 @@ impl Printer {
         Ok(Printer { format, style, target, display, results: AtomicUsize::new(0), closed: AtomicBool::new(false) })
     }
 
+    /// The format of the results.
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Whether the results go to a file.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.target, Target::File { .. })
+    }
+
     /// The file takes its name, if there was a result for it.
     ///
     /// # Errors

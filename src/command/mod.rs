@@ -19,6 +19,8 @@ mod completions;
 mod config;
 mod job;
 mod man;
+mod models;
+mod predict;
 mod run;
 mod sql;
 
@@ -50,6 +52,8 @@ fn verb(args: Args) -> Result<Exit> {
         Some(Verb::Sql(sql)) => {
             sql::sql(&Console::new(&common, &sql.output, Voice::Outcomes)?, &sql.text, &sql.job, true)
         }
+        Some(Verb::Models(action)) => models::models(&common, action.action),
+        Some(Verb::Predict(args)) => predict::predict(&Console::new(&common, &args.output, Voice::Outcomes)?, &args),
         Some(Verb::Config(action)) => config::config(&common, action.action),
         Some(Verb::Completions(completions)) => completions::completions(completions.shell),
         Some(Verb::Man(man)) => man::man(man.dir.as_deref()),
@@ -132,6 +136,11 @@ impl Console {
     /// The printer for this verb's results.
     pub(crate) fn printer(&self) -> Result<Printer> {
         self.printer_with(&self.config.settings)
+    }
+
+    /// A printer for results that are none of the file that -o names.
+    pub(crate) fn printer_to_stdout(&self) -> Result<Printer> {
+        Printer::new(&Settings::default(), None, terminal_width(), self.display.clone())
     }
 
     /// A printer with other settings than the configuration's.

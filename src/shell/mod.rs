@@ -29,6 +29,7 @@ const PROMPT: &str = "gristmill> ";
 /// Opens the shell and stays until the user leaves.
 pub(crate) fn open(console: &Console, parameters: Vec<(String, String)>) -> Result<Exit> {
     let mut shell = Shell { console, session: console.session()?, parameters, format: None, timer: false };
+    crate::terminal::hide_control_echo();
     let mut editor = shell.editor()?;
     let history = history_file();
     if let Some(history) = &history {
@@ -40,7 +41,10 @@ pub(crate) fn open(console: &Console, parameters: Vec<(String, String)>) -> Resu
         if let Some(helper) = editor.helper_mut() {
             helper.names = shell.names();
         }
-        match editor.readline(PROMPT) {
+        console.interrupt.set_idle(true);
+        let typed = editor.readline(PROMPT);
+        console.interrupt.set_idle(false);
+        match typed {
             Ok(text) if text.trim().is_empty() => {}
             Ok(text) => {
                 let _ = editor.add_history_entry(text.trim_end());
@@ -225,7 +229,15 @@ impl Shell<'_> {
             }
             tables
         });
-        Names { tables, functions: self.session.function_names(), models: Vec::new() }
+        Names { tables, functions: self.session.function_names(), models: self.models() }
+    }
+
+    /// Names of models; a warehouse that cannot be read has none to complete.
+    fn models(&self) -> Vec<String> {
+        let listed = self.console.wait(ml::registry::list(&self.session)).unwrap_or_default();
+        let mut names: Vec<String> = listed.into_iter().map(|model| model.name).collect();
+        names.dedup();
+        names
     }
 }
 
