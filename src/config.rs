@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use engine::extension::Setting;
 use engine::options::{KEYS, Options};
 use engine::{Error, Result};
 use toml::Spanned;
@@ -206,7 +207,7 @@ pub(crate) struct Config {
     pub(crate) settings: Settings,
     /// The session's part.
     pub(crate) options: Options,
-    extension_keys: Vec<&'static str>,
+    extension_settings: Vec<Setting>,
     origins: BTreeMap<String, Origin>,
 }
 
@@ -248,9 +249,9 @@ impl Config {
         surroundings: &Surroundings,
         common: &CommonArgs,
         output: &OutputArgs,
-        extension_keys: &[&'static str],
+        extension_settings: &[Setting],
     ) -> Result<Self> {
-        let mut config = Config { extension_keys: extension_keys.to_vec(), ..Config::default() };
+        let mut config = Config { extension_settings: extension_settings.to_vec(), ..Config::default() };
         for file in &surroundings.files {
             config.apply_file(file)?;
         }
@@ -334,8 +335,12 @@ impl Config {
                 (own.set)(&mut self.settings, value).map_err(|reason| Error::Usage(format!("{key}: {reason}")))
             }
             None => {
-                let known: Vec<&str> =
-                    self.extension_keys.iter().copied().chain(OWN_KEYS.iter().map(|own| own.name)).collect();
+                let known: Vec<&str> = self
+                    .extension_settings
+                    .iter()
+                    .map(|setting| setting.key)
+                    .chain(OWN_KEYS.iter().map(|own| own.name))
+                    .collect();
                 self.options.set(&key, value, &known)
             }
         };
@@ -347,7 +352,7 @@ impl Config {
     fn keys(&self) -> impl Iterator<Item = &'static str> + '_ {
         KEYS.iter()
             .map(|option| option.key)
-            .chain(self.extension_keys.iter().copied())
+            .chain(self.extension_settings.iter().map(|setting| setting.key))
             .chain(OWN_KEYS.iter().map(|own| own.name))
     }
 
@@ -360,11 +365,11 @@ impl Config {
             origin: origin(option.key),
             description: option.description.to_string(),
         });
-        let extensions = self.extension_keys.iter().map(|key| Shown {
-            key: key.to_string(),
-            value: self.options.get(key),
-            origin: origin(key),
-            description: String::new(),
+        let extensions = self.extension_settings.iter().map(|setting| Shown {
+            key: setting.key.to_string(),
+            value: self.options.get(setting.key),
+            origin: origin(setting.key),
+            description: setting.description.to_string(),
         });
         let own = OWN_KEYS.iter().map(|own| Shown {
             key: own.name.to_string(),

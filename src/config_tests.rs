@@ -21,8 +21,8 @@ fn load(written: &Written<'_>) -> (Result<Config>, String) {
     let environment = written.environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     let words = ["gristmill"].iter().chain(written.flags);
     let args = <crate::args::Args as clap::Parser>::try_parse_from(words).unwrap();
-    let loaded =
-        Config::load(&Surroundings { files, environment }, &args.common, &args.output, &["ml.kernel", "ml.seed"]);
+    let settings = ["ml.kernel", "ml.seed"].map(|key| Setting { key, description: "An extension's." });
+    let loaded = Config::load(&Surroundings { files, environment }, &args.common, &args.output, &settings);
     (loaded, directory.path().display().to_string())
 }
 

@@ -87,8 +87,7 @@ impl Console {
     /// Reads the configuration and starts the threads. `voice` is how much this verb says unless it is told otherwise.
     pub(crate) fn new(common: &CommonArgs, output: &OutputArgs, voice: Voice) -> Result<Self> {
         let extension = gristmill::extension();
-        let keys: Vec<&'static str> = extension.settings.iter().map(|setting| setting.key).collect();
-        let config = Config::load(&Surroundings::of_process(), common, output, &keys)?;
+        let config = Config::load(&Surroundings::of_process(), common, output, &extension.settings)?;
         crate::log::start(common.verbose);
         let stderr_is_terminal = std::io::stderr().is_terminal();
         let paint = Paint::new(config.settings.color.resolve(stderr_is_terminal));
