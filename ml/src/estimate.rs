@@ -95,7 +95,7 @@ fn network_plan(
 }
 
 fn network(plan: &TrainPlan, rows: &Sharded, job: &JobContext) -> Result<Trained> {
-    let observer = EpochEvents { job, epochs: plan.epochs, last: Mutex::new(0.0) };
+    let observer = EpochEvents { job, epochs: plan.epochs, last: Mutex::new((0.0, 1)) };
     let result = train::train(plan, rows.train.clone(), rows.eval.clone(), &observer, &job.cancel)?;
     let mut notes = Vec::new();
     if result.stopped_early {
@@ -123,13 +123,13 @@ fn epoch_record(record: &train::EpochRecord, iteration: usize) -> EpochRecord {
 struct EpochEvents<'a> {
     job: &'a JobContext,
     epochs: usize,
-    /// Samples a second, as last heard.
-    last: Mutex<f64>,
+    /// Samples a second and steps of an epoch, as last heard.
+    last: Mutex<(f64, u64)>,
 }
 
 impl TrainObserver for EpochEvents<'_> {
     fn progress(&self, progress: &TrainProgress) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = progress.samples_per_second;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = (progress.samples_per_second, progress.steps);
         self.job.emit(Event::Progress(Progress {
             task: format!("epoch {}/{}", progress.epoch + 1, progress.epochs),
             done: progress.step,
@@ -147,12 +147,12 @@ impl TrainObserver for EpochEvents<'_> {
         if let Some(loss) = record.eval_loss {
             fields.push(("eval loss", format!("{loss:.4}")));
         }
-        let speed = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (speed, steps) = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if speed > 0.0 {
             fields.push(("samples/s", thousands(speed)));
         }
         let task = format!("epoch {}/{}", record.iteration + 1, self.epochs);
-        self.job.emit(Event::Progress(Progress { task, done: 1, total: Some(1), unit: "epochs", fields }));
+        self.job.emit(Event::Progress(Progress { task, done: steps, total: Some(steps), unit: "steps", fields }));
     }
 }
 

@@ -119,7 +119,7 @@ async fn hash(session: &Session, location: &Location, file: &Scanned) -> Result<
     if let Some(known) = hashes.lock().unwrap_or_else(PoisonError::into_inner).get(file) {
         return Ok(known.clone());
     }
-    let sha256 = storage::sha256_hex(&session.stores().get(location).await?);
+    let sha256 = session.stores().sha256(location).await?;
     hashes.lock().unwrap_or_else(PoisonError::into_inner).insert(file.clone(), sha256.clone());
     Ok(sha256)
 }

@@ -325,7 +325,7 @@ impl<'a> Worker<'a> {
     fn diverged(&self, loss: f64, rate: f64) -> Error {
         let (step, epoch) = (self.step + 1, self.epoch + 1);
         Error::invalid(format!(
-            "training diverged: the loss is {loss} at step {step} of epoch {epoch}, with learning rate {rate}"
+            "training diverged: the loss is {loss} at step {step} of epoch {epoch}, with learning rate {rate:?}"
         ))
         .with_hint("lower LEARN_RATE, set CLIP_NORM, or scale the features")
     }
