@@ -414,11 +414,7 @@ fn network(options: &Options) -> Result<NetworkSettings> {
     let rate = options.number("learn_rate", "a positive number", is_positive)?.unwrap_or(0.001);
     let hidden = match options.integers("hidden_units", 1, 1 << 16)? {
         Some(hidden) => hidden.into_iter().map(|h| h as usize).collect(),
-        None => {
-            return Err(
-                Error::invalid("option hidden_units is missing").with_hint("for example hidden_units = [64, 64]")
-            );
-        }
+        None => vec![64, 64],
     };
     let delta = options.number("huber_delta", "a positive number", is_positive)?;
     let regression_loss = match options.choice("loss_fn", &[("MSE", false), ("HUBER", true)])? {
