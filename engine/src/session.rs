@@ -139,6 +139,9 @@ fn configuration(options: &Options) -> Result<SessionConfig> {
         .with_information_schema(true);
     let inner = config.options_mut();
     inner.sql_parser.collect_spans = true;
+    // The rule that pulls struct fields towards the leaves makes names ambiguous when a struct's fields are taken above a
+    // projection that passes its input's columns through, as ML.PREDICT does (DataFusion 55.2).
+    inner.optimizer.enable_leaf_expression_pushdown = false;
     if let Some(limit) = options.memory_limit {
         // Sorting sets this much aside in each partition for the final merge; the default would fill a small limit.
         let share = limit / (16 * options.partitions().max(1));

@@ -53,7 +53,7 @@ async fn a_network_is_made_evaluated_and_predicts() {
          ASSERT (SELECT roc_auc FROM ML.EVALUATE(MODEL m)) > 0.98;\n\
          ASSERT (SELECT roc_auc FROM ML.EVALUATE(MODEL m, TABLE rows, STRUCT(0.4 AS threshold))) > 0.98;\n\
          SELECT count(*) AS n, sum(CASE WHEN label = predicted_label THEN 1 ELSE 0 END) > 950 AS good, \
-                min(predicted_label_probs[1].prob) >= 0.5 AS sorted, max(x) AS x \
+                min(predicted_label_probs[1]['prob']) >= 0.5 AS sorted, max(x) AS x \
          FROM ML.PREDICT(MODEL m, (SELECT x, z, c, label FROM rows))"
     );
     let expected = "\
@@ -108,7 +108,7 @@ async fn check_plans_what_no_model_exists_for_yet() {
     let (directory, session) = place();
     let script = format!(
         "{ROWS} CREATE MODEL m OPTIONS (model_type = 'logistic_reg') AS SELECT * FROM rows;\n\
-         SELECT predicted_label, predicted_label_probs[1].prob FROM ML.PREDICT(MODEL m, TABLE rows);\n\
+         SELECT predicted_label, predicted_label_probs[1]['prob'] FROM ML.PREDICT(MODEL m, TABLE rows);\n\
          ASSERT (SELECT roc_auc FROM ML.EVALUATE(MODEL m)) > 0.5;\n\
          SELECT * FROM ML.CONFUSION_MATRIX(MODEL m, TABLE rows);\n\
          DROP MODEL m;"

@@ -159,7 +159,7 @@ async fn answers_in_sql() {
         ),
         (
             "SELECT gm_evaluate_regressor(y, p) FROM (VALUES (1, 2.0), (3, 3.5), (-2, NULL)) t(y, p)".into(),
-            "| {mean_absolute_error: 0.75, mean_squared_error: 0.625, mean_squared_log_error: 0.08914",
+            "| {mean_absolute_error: 0.75, mean_squared_error: 0.625, mean_squared_log_error: 0.08913739869079913",
         ),
         ("SELECT gm_confusion(0, 1.5)".into(), "gm_confusion: a probability of 1.5, expected 0 to 1"),
         ("SELECT gm_confusion(4, [0.5, 0.5])".into(), "gm_confusion: a label of class 4, expected one of 2 classes"),

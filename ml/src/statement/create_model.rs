@@ -194,7 +194,7 @@ mod tests {
             ),
             (
                 "CREATE MODEL m OPTIONS (model_type = 'linear_reg', l2_reg = 1, L2_REG = 1) AS SELECT 1",
-                "option L2_REG is given twice",
+                "option l2_reg is given twice",
                 "L2_REG",
                 None,
             ),
