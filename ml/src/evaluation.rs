@@ -43,6 +43,7 @@ pub(crate) fn held_out(predictor: &Predictor, rows: &Sharded, job: &JobContext) 
     Ok(HeldOut { schema, batches, metrics })
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one value a model, never a collection of them")]
 enum Measure {
     Classes(ClassificationMetrics),
     Numbers(RegressionMetrics),

@@ -171,11 +171,11 @@ impl ModelSpec {
         } else {
             Estimator::Linear(linear(&options, model_type)?)
         };
-        if self.transform.is_some() {
-            if let Some(option) = options.find("category_encoding_method") {
-                let error = Error::invalid("option category_encoding_method has no use beside TRANSFORM");
-                return Err(at(option.name.offset, error));
-            }
+        if self.transform.is_some()
+            && let Some(option) = options.find("category_encoding_method")
+        {
+            let error = Error::invalid("option category_encoding_method has no use beside TRANSFORM");
+            return Err(at(option.name.offset, error));
         }
         Ok(CheckedSpec {
             name: self.name.clone(),
