@@ -25,6 +25,7 @@ use crate::memory::FairPool;
 use crate::mistake::{KnownNames, explain};
 use crate::options::Options;
 use crate::runner::{LocalRunner, Runner};
+use crate::script::field_access;
 use crate::script::names::name_columns;
 use crate::script::parameters::{Parameter, Parameters};
 use crate::script::tokens;
@@ -313,6 +314,7 @@ impl Session {
         match (statements.pop_front(), statements.is_empty()) {
             (Some(mut statement), true) => {
                 name_columns(&mut statement);
+                field_access::resolve_in(&mut statement);
                 Ok(statement)
             }
             (None, _) => Err(Error::invalid("expected a statement").at_offset(0)),

@@ -5,6 +5,7 @@ mod assert;
 mod check;
 mod copy;
 mod declare;
+pub mod field_access;
 mod insert;
 pub(crate) mod names;
 pub mod parameters;

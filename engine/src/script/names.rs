@@ -4,6 +4,8 @@
 use datafusion::sql::parser::Statement as SqlStatement;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, Statement};
 
+use super::field_access::has_field_behind_bracket;
+
 /// Names the columns of the outermost select list of a query, a view, a table made from a query, or an EXPLAIN of them.
 pub(crate) fn name_columns(statement: &mut SqlStatement) {
     match statement {
@@ -33,7 +35,12 @@ fn of_query(query: &mut Query) {
 
 fn name(item: &mut SelectItem) {
     let SelectItem::UnnamedExpr(expr) = item else { return };
-    if matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::CompoundFieldAccess { .. }) {
+    let has_name = match expr {
+        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => true,
+        Expr::CompoundFieldAccess { .. } => !has_field_behind_bracket(expr),
+        _ => false,
+    };
+    if has_name {
         return;
     }
     let alias = Ident::with_quote('"', expr.to_string());
@@ -53,6 +60,7 @@ mod tests {
                 "SELECT a, t.b, *, 1+1, avg( x ) FROM t",
                 "SELECT a, t.b, *, 1 + 1 AS \"1 + 1\", avg(x) AS \"avg(x)\" FROM t",
             ),
+            ("SELECT t.a[1], a[1].b FROM t", "SELECT t.a[1], a[1].b AS \"a[1].b\" FROM t"),
             ("SELECT a + 1 AS b FROM t", "SELECT a + 1 AS b FROM t"),
             ("SELECT 1+1 UNION SELECT 2+2", "SELECT 1 + 1 AS \"1 + 1\" UNION SELECT 2 + 2"),
             ("SELECT * FROM (SELECT 1+1)", "SELECT * FROM (SELECT 1 + 1)"),

@@ -185,6 +185,10 @@ impl VisitorMut for Visitor<'_> {
 impl Visitor<'_> {
     fn rewrite(&mut self, expr: &mut Expr) -> Result<()> {
         match expr {
+            Expr::CompoundFieldAccess { .. } => {
+                engine::script::field_access::resolve(expr);
+                Ok(())
+            }
             // STRUCT(a, b): fields are named as their columns, as BigQuery does.
             Expr::Struct { values, fields } if fields.is_empty() => {
                 for value in values.iter_mut() {
