@@ -109,12 +109,14 @@ fn encode_all(shared: &Shared<'_>, staged: &Staged, split: &Split, part: Part) -
         let reservation = consumer.register(&shared.plan.pool);
         let mut worker = Worker { held: Vec::new(), runs: Vec::new(), reservation };
         loop {
-            let Some(item) = staged.items().get(shared.next.fetch_add(1, Ordering::Relaxed)) else { return Ok(worker) };
+            let number = shared.next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = staged.items().get(number) else { return Ok(worker) };
+            let mut ties = split.ties(number);
             for batch in item.batches()? {
                 if shared.plan.cancel.is_cancelled() || failed.is_cancelled() {
                     return Err(Error::Cancelled);
                 }
-                let (rows, keys) = part_of(&batch?, split, part, staged.schema())?;
+                let (rows, keys) = part_of(&batch?, split, part, &mut ties, staged.schema())?;
                 worker.take(&rows, keys, shared)?;
             }
         }

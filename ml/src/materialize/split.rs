@@ -1,6 +1,9 @@
 //! Which rows train, which are held out: decided a row at a time from its key or a column, so that the parts are the
 //! same for any order of the input. The methods and their defaults are BigQuery ML's.
 
+use std::cmp::Ordering;
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Datum, RecordBatch};
 use arrow::compute::kernels::cmp::{gt_eq, lt};
 use arrow::compute::{and, cast, is_null, not, or};
@@ -11,6 +14,9 @@ use engine::{Error, Result};
 
 use super::row_key::{RowKey, arrow_error};
 use super::staging::Staged;
+
+/// Rows that AUTO_SPLIT holds out of more than 50,000.
+pub(super) const HELD_OUT: usize = 10_000;
 
 /// A part of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +32,7 @@ pub enum Part {
 /// `DATA_SPLIT_METHOD` with what belongs to it, as written.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SplitMethod {
-    /// No held-out rows under 500, 20 % up to 50,000, then about 10,000 rows, chosen at random.
+    /// No held-out rows under 500, 20 % up to 50,000, then 10,000 rows, chosen at random.
     Auto,
     /// Fractions of all rows, chosen at random, the same rows at every run.
     Random { eval: f64, test: f64 },
@@ -101,6 +107,9 @@ pub enum Split {
     None,
     /// By the key: below `eval` is eval, from there to `eval + test` is test.
     Fraction { eval: f64, test: f64 },
+    /// By the key: rows below `last` are eval, and of those with this very key, which are equal rows, as many as `of_last`
+    /// says for each staged piece.
+    First { last: RowKey, of_last: Arc<[usize]> },
     /// By a BOOL column.
     Column { name: String },
     /// By a column's values: from `test` on is test, from `eval` on is eval.
@@ -115,7 +124,7 @@ impl Split {
             SplitMethod::Auto => match staged.rows() {
                 0..500 => Split::None,
                 500..=50_000 => Split::Fraction { eval: 0.2, test: 0.0 },
-                rows => Split::Fraction { eval: 10_000.0 / rows as f64, test: 0.0 },
+                _ => first_rows(staged)?,
             },
             SplitMethod::Random { eval, test } => Split::Fraction { eval: *eval, test: *test },
             SplitMethod::Custom { column } => Split::Column { name: column.clone() },
@@ -130,8 +139,22 @@ impl Split {
         })
     }
 
-    /// Whether a row of `batch` belongs to `part`.
-    pub(super) fn mask(&self, batch: &RecordBatch, keys: &[RowKey], part: Part) -> Result<BooleanArray> {
+    /// The rows with the key of [`Split::First`] that the staged piece number `item` holds out.
+    pub(super) fn ties(&self, item: usize) -> usize {
+        match self {
+            Split::First { of_last, .. } => of_last[item],
+            _ => 0,
+        }
+    }
+
+    /// Whether a row of `batch` belongs to `part`. `ties` is what is left of [`Split::ties`] for the batch's piece.
+    pub(super) fn mask(
+        &self,
+        batch: &RecordBatch,
+        keys: &[RowKey],
+        part: Part,
+        ties: &mut usize,
+    ) -> Result<BooleanArray> {
         match self {
             Split::None => Ok(BooleanArray::from(vec![part == Part::Train; batch.num_rows()])),
             Split::Fraction { eval, test } => {
@@ -142,10 +165,39 @@ impl Split {
                 };
                 Ok(keys.iter().map(|key| Some(of(key.unit()) == part)).collect())
             }
+            Split::First { last, .. } => {
+                let mut of = |key: &RowKey| match key.cmp(last) {
+                    Ordering::Less => Part::Eval,
+                    Ordering::Equal if *ties > 0 => {
+                        *ties -= 1;
+                        Part::Eval
+                    }
+                    _ => Part::Train,
+                };
+                Ok(keys.iter().map(|key| Some(of(key) == part)).collect())
+            }
             Split::Column { name } => custom_mask(batch, name, part),
             Split::Threshold { column, eval, test } => threshold_mask(batch, column, eval, test, part),
         }
     }
+}
+
+/// The [`HELD_OUT`] rows with the smallest keys. Where the last of them is one of several equal rows, as many of these are
+/// taken as are wanted; which of equals does not matter.
+fn first_rows(staged: &Staged) -> Result<Split> {
+    let (held_out, rest) = staged.smallest_keys().split_at(HELD_OUT);
+    let last = *held_out.last().expect("rows are held out");
+    if rest.first() != Some(&last) {
+        return Ok(Split::First { last, of_last: vec![usize::MAX; staged.items().len()].into() });
+    }
+    let mut wanted = held_out.iter().filter(|key| **key == last).count();
+    let mut of_last = Vec::with_capacity(staged.items().len());
+    for item in staged.items() {
+        let taken = item.count_of(last)?.min(wanted);
+        wanted -= taken;
+        of_last.push(taken);
+    }
+    Ok(Split::First { last, of_last: of_last.into() })
 }
 
 /// The value from which on the largest `fraction` of the rows lies; `None` without values.
@@ -232,8 +284,6 @@ fn null_is_false(mask: &BooleanArray) -> BooleanArray {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::Int64Array;
     use datafusion::prelude::SessionContext;
 
@@ -269,7 +319,8 @@ mod tests {
             (SplitMethod::None, 1_000, [1_000, 0, 0], 0),
             (SplitMethod::Auto, 499, [499, 0, 0], 0),
             (SplitMethod::Auto, 20_000, [16_000, 4_000, 0], 250),
-            (SplitMethod::Auto, 100_000, [90_000, 10_000, 0], 450),
+            (SplitMethod::Auto, 50_001, [40_001, 10_000, 0], 0),
+            (SplitMethod::Auto, 100_000, [90_000, 10_000, 0], 0),
             (random(0.2, 0.1), 20_000, [14_000, 4_000, 2_000], 300),
             (SplitMethod::Custom { column: "held_out".into() }, 1_000, [750, 250, 0], 0),
             // 900 of 1,000 rows have a value; the 100 NULLs train.
@@ -284,6 +335,31 @@ mod tests {
                 "{method:?}: {got:?}"
             );
         }
+    }
+
+    /// 60,000 rows of which each is there three times: the 10,000th and its equals are on both sides.
+    #[tokio::test]
+    async fn as_many_rows_are_held_out_when_rows_are_equal() {
+        let thirds = |from: i64| {
+            let values: ArrayRef = Arc::new(Int64Array::from_iter_values((from..from + 20_000).map(|i| i / 3)));
+            RecordBatch::try_from_iter_with_nullable([("n", values, true)]).unwrap()
+        };
+        let mut seen = Vec::new();
+        for batches in [vec![0, 20_000, 40_000], vec![40_000, 0, 20_000]] {
+            let context = SessionContext::new();
+            let staged = staged(&context, batches.into_iter().map(thirds).collect()).await;
+            let split = Split::decide(&SplitMethod::Auto, &staged, &context).await.unwrap();
+            let mut sums = Vec::new();
+            for part in [Part::Train, Part::Eval, Part::Test] {
+                context.register_table("t", staged.table(&split, part).unwrap()).unwrap();
+                let rows = context.sql("SELECT count(*), sum(n) FROM t").await.unwrap().collect().await.unwrap();
+                context.deregister_table("t").unwrap();
+                sums.push((format!("{:?}", rows[0].column(0)), format!("{:?}", rows[0].column(1))));
+            }
+            assert!(sums[0].0.contains("50000") && sums[1].0.contains("10000"), "{sums:?}");
+            seen.push(sums);
+        }
+        assert_eq!(seen[0], seen[1], "the rows' order changes the split");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The training query's rows, held for the passes that follow: statistics for transforms, encoding, evaluation. Rows
 //! stay in memory while the session's pool grants it, then go to Arrow IPC files in the session's temporary directory.
 
+use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -23,12 +24,15 @@ use engine::{Error, Result};
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use super::row_key::{RowKeys, arrow_error, from_array, to_array};
+use super::row_key::{RowKey, RowKeys, arrow_error, from_array, to_array};
 use super::spill::{SpillDirectory, write_batches};
-use super::split::{Part, Split};
+use super::split::{HELD_OUT, Part, Split};
 
 /// The name of the key's column in staged batches; it comes last.
 const KEY_COLUMN: &str = "__gristmill_row_key";
+/// How many of the smallest keys are remembered: those that AUTO_SPLIT holds out, and the next, which tells whether the last
+/// of them stands alone.
+const SMALLEST_KEYS: usize = HELD_OUT + 1;
 
 /// Staged rows.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub struct Staged {
     items: Arc<Vec<Item>>,
     rows: u64,
     null_labels: u64,
+    /// Ascending; at most one more than AUTO_SPLIT holds out.
+    smallest_keys: Vec<RowKey>,
     partitions: usize,
     // Kept for what they give back when dropped.
     _reservations: Vec<MemoryReservation>,
@@ -53,6 +59,16 @@ pub(super) enum Item {
 }
 
 impl Item {
+    /// How many of its rows have this key.
+    pub(super) fn count_of(&self, key: RowKey) -> Result<usize> {
+        let mut count = 0;
+        for batch in self.batches()? {
+            let batch = batch?;
+            count += from_array(batch.column(batch.num_columns() - 1)).iter().filter(|found| **found == key).count();
+        }
+        Ok(count)
+    }
+
     /// Its batches, one after the other.
     pub(super) fn batches(&self) -> Result<Box<dyn Iterator<Item = Result<RecordBatch>> + Send>> {
         match self {
@@ -98,6 +114,7 @@ pub async fn stage(
             items: Vec::new(),
             rows: 0,
             null_labels: 0,
+            smallest: BinaryHeap::new(),
             reservation: consumer.register(pool),
             directory: Arc::clone(&directory),
             progress: Arc::clone(&progress),
@@ -110,6 +127,7 @@ pub async fn stage(
         items: Arc::new(Vec::new()),
         rows: 0,
         null_labels: 0,
+        smallest_keys: Vec::new(),
         partitions,
         _reservations: Vec::new(),
         _directory: directory,
@@ -121,9 +139,12 @@ pub async fn stage(
         staged.rows += collector.rows;
         staged.null_labels += collector.null_labels;
         items.extend(collector.items);
+        staged.smallest_keys.extend(collector.smallest);
         staged._reservations.push(collector.reservation);
     }
     staged.items = Arc::new(items);
+    staged.smallest_keys.sort_unstable();
+    staged.smallest_keys.truncate(SMALLEST_KEYS);
     Ok(staged)
 }
 
@@ -134,6 +155,8 @@ struct Collector {
     items: Vec<Item>,
     rows: u64,
     null_labels: u64,
+    /// The smallest keys so far, at most [`SMALLEST_KEYS`], the largest of them on top.
+    smallest: BinaryHeap<RowKey>,
     reservation: MemoryReservation,
     directory: Arc<SpillDirectory>,
     progress: Arc<dyn Fn(u64) + Send + Sync>,
@@ -167,7 +190,9 @@ impl Collector {
         self.rows += batch.num_rows() as u64;
         let done = self.done.fetch_add(batch.num_rows() as u64, Ordering::Relaxed) + batch.num_rows() as u64;
         (self.progress)(done);
-        let batch = with_keys(&batch, &self.keys)?;
+        let keys = self.keys.of(&batch)?;
+        self.keep_smallest(&keys);
+        let batch = with_keys(&batch, &keys)?;
         let bytes = batch.get_array_memory_size();
         if self.reservation.try_grow(bytes).is_err() {
             self.held.push(batch);
@@ -175,6 +200,18 @@ impl Collector {
         }
         self.held.push(batch);
         Ok(())
+    }
+
+    fn keep_smallest(&mut self, keys: &[RowKey]) {
+        for key in keys {
+            if self.smallest.len() < SMALLEST_KEYS {
+                self.smallest.push(*key);
+            } else if let Some(mut largest) = self.smallest.peek_mut()
+                && *key < *largest
+            {
+                *largest = *key;
+            }
+        }
     }
 
     /// Leaves out the rows without a label.
@@ -204,28 +241,30 @@ impl Collector {
     }
 }
 
-fn with_keys(batch: &RecordBatch, keys: &RowKeys) -> Result<RecordBatch> {
+fn with_keys(batch: &RecordBatch, keys: &[RowKey]) -> Result<RecordBatch> {
     let mut fields: Vec<Arc<Field>> = batch.schema().fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new(KEY_COLUMN, DataType::FixedSizeBinary(16), false)));
     let mut columns = batch.columns().to_vec();
-    columns.push(to_array(&keys.of(batch)?)?);
+    columns.push(to_array(keys)?);
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow_error)
 }
 
-/// Cuts the keys off a staged batch and keeps the rows of one part.
+/// Cuts the keys off a staged batch and keeps the rows of one part. `ties` counts down what [`Split::ties`] gives for the
+/// batch's piece.
 pub(super) fn part_of(
     batch: &RecordBatch,
     split: &Split,
     part: Part,
+    ties: &mut usize,
     schema: &SchemaRef,
-) -> Result<(RecordBatch, Vec<super::RowKey>)> {
+) -> Result<(RecordBatch, Vec<RowKey>)> {
     let last = batch.num_columns() - 1;
     let keys = from_array(batch.column(last));
     let rows = RecordBatch::try_new(Arc::clone(schema), batch.columns()[..last].to_vec()).map_err(arrow_error)?;
     if *split == Split::None && part == Part::Train {
         return Ok((rows, keys));
     }
-    let mask = split.mask(&rows, &keys, part)?;
+    let mask = split.mask(&rows, &keys, part, ties)?;
     let kept = keys.into_iter().zip(mask.iter()).filter(|(_, keep)| *keep == Some(true)).map(|(key, _)| key).collect();
     Ok((filter_record_batch(&rows, &mask).map_err(arrow_error)?, kept))
 }
@@ -244,6 +283,11 @@ impl Staged {
     /// Rows that were left out because their label is NULL.
     pub fn null_labels(&self) -> u64 {
         self.null_labels
+    }
+
+    /// The smallest keys of all rows, ascending: those that AUTO_SPLIT holds out, and the next.
+    pub(super) fn smallest_keys(&self) -> &[RowKey] {
+        &self.smallest_keys
     }
 
     pub(super) fn items(&self) -> &[Item] {
@@ -288,14 +332,16 @@ impl PartitionStream for StagedPartition {
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (items, split, part, schema) =
             (Arc::clone(&self.items), self.split.clone(), self.part, Arc::clone(&self.schema));
-        let batches =
-            (self.first..items.len()).step_by(self.step).flat_map(move |index| match items[index].batches() {
+        let rows = (self.first..items.len()).step_by(self.step).flat_map(move |index| {
+            let batches: Box<dyn Iterator<Item = Result<RecordBatch>> + Send> = match items[index].batches() {
                 Ok(batches) => batches,
                 Err(error) => Box::new(std::iter::once(Err(error))),
-            });
-        let rows = batches.map(move |batch| {
-            let (rows, _) = part_of(&batch.map_err(external)?, &split, part, &schema).map_err(external)?;
-            Ok(rows)
+            };
+            let (split, schema, mut ties) = (split.clone(), Arc::clone(&schema), split.ties(index));
+            batches.map(move |batch| {
+                let rows = part_of(&batch.map_err(external)?, &split, part, &mut ties, &schema).map_err(external)?;
+                Ok(rows.0)
+            })
         });
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), futures::stream::iter(rows)))
     }
