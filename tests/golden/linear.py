@@ -1,6 +1,6 @@
 """Golden numbers for ml/src/linear: the same rows fitted by scikit-learn, to convergence.
 
-Run: python tests/golden/linear.py   (writes linear.json beside itself; numpy and scikit-learn)
+Run: python tests/golden/linear.py   (writes linear.json beside itself; numpy, scikit-learn and statsmodels)
 
 Rows have 3 dense inputs (rounded to sixteenths, so that they are the same numbers in single precision) and two one-hot
 groups of 3 and 4 columns, of which a row may set none. Objectives: see ml/src/linear/mod.rs.
@@ -11,7 +11,7 @@ import pathlib
 import warnings
 
 import numpy as np
-from scipy import stats
+import statsmodels.api as sm
 from sklearn.linear_model import ElasticNet, LinearRegression, LogisticRegression, Ridge
 
 warnings.simplefilter("ignore")
@@ -65,14 +65,14 @@ def case(name, kind, labels, model, indices=gaps, l1=0.0, l2=0.0, weight=None, p
     return out
 
 
-def inference(X, y):
-    """Standard errors and p-values from the textbook formula, intercept last."""
-    A = np.hstack([X, np.ones((len(X), 1))])
-    beta, *_ = np.linalg.lstsq(A, y, rcond=None)
-    freedom = len(X) - A.shape[1]
-    variance = np.sum((y - A @ beta) ** 2) / freedom
-    errors = np.sqrt(np.diag(np.linalg.inv(A.T @ A)) * variance)
-    return {"standard_errors": errors.tolist(), "p_values": (2 * stats.t.sf(np.abs(beta / errors), freedom)).tolist()}
+def inference(model, X, y, intercept=True, **options):
+    """Standard errors and p-values, intercept last."""
+    A = np.hstack([X, np.ones((len(X), 1))]) if intercept else X
+    fitted = model(y, A).fit(**options)
+    return {"standard_errors": fitted.bse.tolist(), "p_values": fitted.pvalues.tolist()}
+
+
+newton = {"method": "newton", "tol": 1e-13, "maxiter": 100, "disp": False}
 
 
 def logistic(**options):
@@ -83,15 +83,20 @@ tight = {"tol": 1e-14, "max_iter": 1_000_000}
 golden = {
     "dense": dense.ravel().tolist(), "groups": GROUPS, "gaps": gaps.ravel().tolist(), "full": full.ravel().tolist(),
     "cases": [
-        case("least squares", "regression", value, LinearRegression(), p_values=inference(X_gaps, value)),
+        case("least squares", "regression", value, LinearRegression(), p_values=inference(sm.OLS, X_gaps, value)),
         case("least squares, collinear", "regression", value, LinearRegression(), indices=full),
-        case("least squares, no intercept", "regression", value, LinearRegression(fit_intercept=False)),
+        case("least squares, no intercept", "regression", value, LinearRegression(fit_intercept=False),
+             p_values=inference(sm.OLS, X_gaps, value, intercept=False)),
         case("least squares, weighted", "regression", value, LinearRegression(), weight=weights),
         case("ridge", "regression", value, Ridge(alpha=2.5), l2=2.5),
         case("ridge, collinear, weighted", "regression", value, Ridge(alpha=0.5), indices=full, l2=0.5, weight=weights),
         case("lasso", "regression", value, ElasticNet(alpha=9.0 / N, l1_ratio=1.0, **tight), l1=9.0),
         case("elastic net", "regression", value, ElasticNet(alpha=12.0 / N, l1_ratio=0.75, **tight), l1=9.0, l2=3.0),
-        case("logistic", "binary", binary, logistic(C=np.inf, solver="newton-cholesky")),
+        case("logistic", "binary", binary, logistic(C=np.inf, solver="newton-cholesky"),
+             p_values=inference(sm.Logit, X_gaps, binary, **newton)),
+        case("logistic, no intercept", "binary", binary,
+             logistic(C=np.inf, solver="newton-cholesky", fit_intercept=False),
+             p_values=inference(sm.Logit, X_gaps, binary, intercept=False, **newton)),
         case("logistic, ridge", "binary", binary, logistic(C=0.5, solver="newton-cholesky"), l2=2.0),
         case("logistic, ridge, collinear, weighted", "binary", binary, logistic(C=1.0, solver="newton-cholesky"),
              indices=full, l2=1.0, weight=weights),

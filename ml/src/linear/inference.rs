@@ -1,25 +1,27 @@
-//! Standard errors and p-values of linear regression.
+//! Standard errors and p-values: of linear regression from the residuals' variance and Student's t, of logistic regression
+//! from the curvature of the likelihood and the normal distribution (Wald's test).
 
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::gradient::Parameters;
+use super::normal::COLLINEAR;
 use super::{Run, matrix};
 
-/// How sure the coefficients of an unpenalised linear regression are, under errors that are independent, normal and of
-/// one variance.
+/// How sure the coefficients of an unpenalised model are: of linear regression under errors that are independent, normal
+/// and of one variance, of logistic regression for many rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Inference {
     /// [D], then the intercept's when there is one.
     pub standard_errors: Vec<f64>,
-    /// [D], then the intercept's: the probability of a coefficient this far from 0 if the true one is 0 (two-sided, from
-    /// Student's t).
+    /// [D], then the intercept's: the probability of a coefficient this far from 0 if the true one is 0 (two-sided).
     pub p_values: Vec<f64>,
 }
 
 impl Inference {
-    /// From the factored, centred XᵀX, the inputs' means, the residual sum of squares and the number of rows.
-    pub(super) fn new(
+    /// Of linear regression, from the factored, centred XᵀX, the inputs' means, the residual sum of squares and the number of
+    /// rows.
+    pub(super) fn of_least_squares(
         run: &Run<'_>,
         factor: &matrix::Factor,
         means: &[f64],
@@ -28,14 +30,7 @@ impl Inference {
         rows: f64,
     ) -> Result<Self> {
         let d = means.len();
-        let layout = run.train.layout();
-        if let Some(column) = factor.explained() {
-            let name = layout.names.get(column).cloned().unwrap_or_else(|| format!("number {column}"));
-            return Err(Error::invalid(format!(
-                "p-values are not defined: input {name} is constant or a combination of the inputs before it"
-            ))
-            .with_hint("leave such inputs out; use category_encoding_method = 'DUMMY_ENCODING'"));
-        }
+        refuse_explained(run, factor.explained())?;
         let intercept = run.plan.fit_intercept;
         let freedom = rows - (d + usize::from(intercept)) as f64;
         if freedom <= 0.0 {
@@ -57,6 +52,71 @@ impl Inference {
             standard_errors.iter().zip(&parameters.values).map(|(s, w)| two_sided_p(w / s, freedom)).collect();
         Ok(Inference { standard_errors, p_values })
     }
+
+    /// Of logistic regression, from the Hessian [n x n] at the minimum, n = D + 1, in which the dense inputs are relative to
+    /// `means`.
+    pub(super) fn of_likelihood(
+        run: &Run<'_>,
+        hessian: &[f64],
+        means: &[f64],
+        parameters: &Parameters,
+    ) -> Result<Self> {
+        let d = run.train.layout().dims();
+        let n = d + 1;
+        let intercept = run.plan.fit_intercept;
+        let factor = matrix::Factor::new(n, hessian, COLLINEAR);
+        refuse_explained(run, factor.explained().filter(|column| intercept || *column < d))?;
+        let variance = |direction: &[f64]| matrix::dot(direction, &factor.solve(direction));
+        let unit = |i: usize| (0..n).map(|j| f64::from(u8::from(i == j))).collect::<Vec<f64>>();
+        let mut variances: Vec<f64> = (0..d).map(|i| variance(&unit(i))).collect();
+        if intercept {
+            // b = b' - w·x̄, b' the intercept of the inputs relative to their means.
+            let mut direction = unit(d);
+            direction.iter_mut().zip(means).for_each(|(x, mean)| *x = -mean);
+            variances.push(variance(&direction));
+        }
+        let standard_errors: Vec<f64> = variances.iter().map(|v| v.sqrt()).collect();
+        let p_values = standard_errors.iter().zip(&parameters.values).map(|(s, w)| two_sided_normal(w / s)).collect();
+        Ok(Inference { standard_errors, p_values })
+    }
+}
+
+/// An input that others explain has no coefficient of its own. `column` is D for the intercept.
+fn refuse_explained(run: &Run<'_>, column: Option<usize>) -> Result<()> {
+    let Some(column) = column else { return Ok(()) };
+    let layout = run.train.layout();
+    let what = match layout.names.get(column) {
+        Some(name) => format!("input {name} is constant or a combination of the inputs before it"),
+        None if column == layout.dims() => "some inputs always add up to a constant, as the intercept is".to_string(),
+        None => format!("input number {column} is constant or a combination of the inputs before it"),
+    };
+    Err(Error::invalid(format!("p-values are not defined: {what}"))
+        .with_hint("leave such inputs out; use category_encoding_method = 'DUMMY_ENCODING'"))
+}
+
+/// P(|Z| >= |z|) for the standard normal distribution.
+fn two_sided_normal(z: f64) -> f64 {
+    if z.is_nan() {
+        return f64::NAN;
+    }
+    erfc(z.abs() * std::f64::consts::FRAC_1_SQRT_2)
+}
+
+/// 1 - erf(x) for x >= 0: the series of erf, all of whose terms are positive, or Laplace's continued fraction (Abramowitz
+/// and Stegun, 7.1.6 and 7.1.14).
+fn erfc(x: f64) -> f64 {
+    let bell = (-x * x).exp() * std::f64::consts::FRAC_2_SQRT_PI;
+    if x < 2.0 {
+        let (mut term, mut sum, mut n) = (x, x, 1.0);
+        while term > 1e-17 * sum {
+            term *= 2.0 * x * x / (2.0 * n + 1.0);
+            sum += term;
+            n += 1.0;
+        }
+        return 1.0 - bell * sum;
+    }
+    let tail = (1..=100).rev().fold(x, |below, k| x + 0.5 * f64::from(k) / below);
+    0.5 * bell / tail
 }
 
 /// P(|T| >= |t|) for Student's T with `freedom` degrees: I_x(ν/2, 1/2), x = ν / (ν + t²).
@@ -119,6 +179,24 @@ fn ln_gamma(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn normal_as_scipy() {
+        // scipy.stats.norm.sf(z) * 2
+        let cases = [
+            (0.0, 1.0),
+            (-0.3, 0.7641771556220948),
+            (1.0, 0.31731050786291415),
+            (1.96, 0.04999579029644087),
+            (-2.9, 0.003731626600768075),
+            (5.5, 3.797912493177536e-8),
+            (12.0, 3.552964224155306e-33),
+        ];
+        for (z, expected) in cases {
+            let p = two_sided_normal(z);
+            assert!((p / expected - 1.0).abs() < 1e-12, "z {z}: {p}, expected {expected}");
+        }
+    }
 
     #[test]
     fn student_as_scipy() {

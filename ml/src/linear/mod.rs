@@ -63,7 +63,8 @@ pub struct LinearPlan {
     /// Stop when an iteration lowers the objective by less than this part of it; `None` goes on until the solution
     /// stands still (or, for gradient descent, 1e-6).
     pub min_rel_progress: Option<f64>,
-    /// Whether to compute standard errors and p-values (linear regression without penalties).
+    /// Whether to compute standard errors and p-values (linear regression and logistic regression of two classes, without
+    /// penalties).
     pub p_values: bool,
     /// Threads at most. Has no influence on the result.
     pub workers: usize,
@@ -145,8 +146,6 @@ pub struct LinearFit {
     pub converged: bool,
     /// What the user should know: collinear inputs, a limit reached.
     pub notes: Vec<String>,
-    /// Standard errors and p-values, when asked for.
-    pub inference: Option<Inference>,
 }
 
 /// Fits `plan` to the rows of `train`; `eval` only gives the losses of the history.
@@ -174,7 +173,9 @@ pub fn fit(
         .with_hint("leave optimize_strategy = 'AUTO_STRATEGY'")),
         (_, LinearKind::Regression) if small => normal::solve(run),
         (_, LinearKind::Binary) if small => newton::solve(run),
-        _ if plan.p_values => Err(Error::invalid(format!("p-values of {parameters} parameters are too many"))),
+        _ if plan.p_values => Err(Error::invalid(format!(
+            "p-values of {parameters} parameters are too many (at most {MATRIX_PARAMETERS_MAX})"
+        ))),
         _ if plan.l1 > 0.0 => descent::accelerated(run),
         _ => lbfgs::solve(run),
     }
@@ -190,11 +191,16 @@ fn check(plan: &LinearPlan) -> Result<()> {
     if solver == Solver::NormalEquation && (kind != LinearKind::Regression || l1 > 0.0) {
         return Err(Error::invalid("the normal equation solves linear regression without l1_reg alone"));
     }
-    if plan.p_values && (kind != LinearKind::Regression || l1 > 0.0 || l2 > 0.0) {
-        return Err(Error::invalid("p-values are computed for linear regression without penalties alone"));
+    if plan.p_values && (l1 > 0.0 || l2 > 0.0) {
+        return Err(Error::invalid("p-values are computed for models without penalties alone"));
+    }
+    if let (true, LinearKind::Multinomial(classes)) = (plan.p_values, kind) {
+        return Err(Error::invalid(format!("p-values are computed for two classes, the label has {classes}"))
+            .with_hint("leave calculate_p_values out"));
     }
     if plan.p_values && matches!(solver, Solver::GradientDescent(_)) {
-        return Err(Error::invalid("p-values are computed with the normal equation alone"));
+        return Err(Error::invalid("p-values are not computed by gradient descent")
+            .with_hint("leave optimize_strategy = 'AUTO_STRATEGY'"));
     }
     Ok(())
 }
@@ -253,7 +259,7 @@ impl Run<'_> {
             parameters.intercepts_mut().iter_mut().for_each(|b| *b -= mean);
         }
         let model = LinearModel::new(self.plan.kind, self.train.layout().clone(), &parameters);
-        LinearFit { model, history: self.history, converged, notes, inference: None }
+        LinearFit { model, history: self.history, converged, notes }
     }
 }
 

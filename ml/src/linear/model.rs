@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::gradient::Parameters;
+use super::inference::Inference;
 use crate::shards::{Block, FeatureLayout, NO_CATEGORY};
 
 /// What a linear model predicts.
@@ -43,12 +44,15 @@ pub struct LinearModel {
     pub coefficients: Vec<f64>,
     /// [C]; zeros without intercept.
     pub intercepts: Vec<f64>,
+    /// How sure the coefficients are, when it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inference: Option<Inference>,
 }
 
 impl LinearModel {
     pub(super) fn new(kind: LinearKind, layout: FeatureLayout, parameters: &Parameters) -> Self {
         let (coefficients, intercepts) = (parameters.weights().to_vec(), parameters.intercepts().to_vec());
-        LinearModel { kind, layout, coefficients, intercepts }
+        LinearModel { kind, layout, coefficients, intercepts, inference: None }
     }
 
     /// [R x C] row-major, [R] for two classes: the number, the probability of class 1, or the probability of each class.

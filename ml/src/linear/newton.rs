@@ -4,6 +4,7 @@ use engine::{Error, Result};
 
 use super::gradient::{Parameters, mean_loss};
 use super::gram::{Gram, Means, Share, Whole};
+use super::inference::Inference;
 use super::model::logistic;
 use super::normal::COLLINEAR;
 use super::penalty::{Penalty, soft_threshold};
@@ -115,11 +116,18 @@ pub(super) fn solve(mut run: Run<'_>) -> Result<LinearFit> {
         let loss = if converged { mean_loss(&run, run.train, &parameters)? } else { sums.loss / sums.weight };
         let more = run.record(&parameters, loss, Some(t), limit)?;
         let small_progress = plan.min_rel_progress.is_some_and(|least| before - objective < least * before);
-        if converged || small_progress {
-            return Ok(run.finish(&parameters, true));
-        }
-        if more.is_break() {
-            return Ok(run.finish(&parameters, false));
+        if converged || small_progress || more.is_break() {
+            let inference = plan.p_values.then(|| {
+                let mut hessian = evaluate(&run, &at)?.matrix;
+                if !plan.fit_intercept {
+                    (0..n).for_each(|i| (hessian[i * n + d], hessian[d * n + i]) = (0.0, 0.0));
+                }
+                Inference::of_likelihood(&run, &hessian, &means.dense, &parameters)
+            });
+            let inference = inference.transpose()?;
+            let mut fit = run.finish(&parameters, converged || small_progress);
+            fit.model.inference = inference;
+            return Ok(fit);
         }
     }
     unreachable!("the loop returns in the iteration that converges")

@@ -79,9 +79,11 @@ pub(super) fn solve(mut run: Run<'_>) -> Result<LinearFit> {
     let loss = mean_loss(&run, run.train, &parameters)?;
     let inference = inference
         .map(|(factor, centre)| {
-            Inference::new(&run, &factor, &centre, &parameters, 2.0 * loss * sums.weight, sums.weight)
+            Inference::of_least_squares(&run, &factor, &centre, &parameters, 2.0 * loss * sums.weight, sums.weight)
         })
         .transpose()?;
     let _ = run.record(&parameters, loss, None, usize::MAX)?;
-    Ok(LinearFit { inference, ..run.finish(&parameters, true) })
+    let mut fit = run.finish(&parameters, true);
+    fit.model.inference = inference;
+    Ok(fit)
 }

@@ -93,7 +93,8 @@ fn coefficients_as_scikit_learn() {
             Value::Null => assert!(fitted.model.intercepts.iter().all(|b| *b == 0.0)),
             intercepts => assert_close(name, "intercepts", &fitted.model.intercepts, &numbers(intercepts), 1e-6),
         }
-        if let Some(inference) = &fitted.inference {
+        assert_eq!(fitted.model.inference.is_some(), case.get("p_values").is_some(), "{name}");
+        if let Some(inference) = &fitted.model.inference {
             assert_close(name, "standard errors", &inference.standard_errors, &numbers(&case["standard_errors"]), 1e-6);
             assert_close(name, "p-values", &inference.p_values, &numbers(&case["p_values"]), 1e-6);
         }
@@ -205,6 +206,7 @@ fn predictions_follow_from_scores() {
         layout: layout.clone(),
         coefficients: coefficients.to_vec(),
         intercepts: intercepts.to_vec(),
+        inference: None,
     };
     let regression = model(LinearKind::Regression, &[0.5, 10.0, 3.0], &[1.0]);
     assert_eq!(regression.predict(&block), [5.0, 0.5]);
@@ -255,6 +257,17 @@ fn what_cannot_be_fitted_is_refused() {
         };
         shards(FeatureLayout::of_dense(1), &block, &[])
     };
+    let one_hot = {
+        let layout = FeatureLayout { dense: 0, groups: vec![2], names: vec!["c=a".into(), "c=b".into()] };
+        let block = Block {
+            rows: 4,
+            dense: vec![],
+            indices: vec![0, 1, 0, 1],
+            labels: vec![0.0, 1.0, 1.0, 0.0],
+            weights: vec![1.0; 4],
+        };
+        shards(layout, &block, &[])
+    };
     let descent = Solver::GradientDescent(StepSize::Constant(50.0));
     let binary = LinearPlan::new(LinearKind::Binary);
     let cases: Vec<(LinearPlan, &MemoryShards, &str)> = vec![
@@ -271,6 +284,12 @@ fn what_cannot_be_fitted_is_refused() {
         ),
         (LinearPlan { l1: -1.0, ..plan.clone() }, &train, "l1_reg is -1"),
         (LinearPlan { p_values: true, l2: 1.0, ..plan.clone() }, &train, "without penalties"),
+        (
+            LinearPlan { p_values: true, ..LinearPlan::new(LinearKind::Multinomial(3)) },
+            &train,
+            "for two classes, the label has 3",
+        ),
+        (LinearPlan { p_values: true, ..binary.clone() }, &one_hot, "always add up to a constant"),
         (LinearPlan { p_values: true, ..plan.clone() }, &constant, "input f0 is constant or a combination"),
     ];
     for (plan, train, expected) in cases {

@@ -8,9 +8,13 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::Kernel;
-use crate::linear::{LinearKind, LinearModel};
+use crate::linear::{Inference, LinearKind, LinearModel};
 use crate::network::{Architecture, Network, NetworkSpec};
 use crate::shards::{Block, FeatureLayout};
+
+/// Tensors of a linear model that was trained with CALCULATE_P_VALUES.
+const STANDARD_ERRORS: &str = "standard_errors";
+const P_VALUES: &str = "p_values";
 
 /// What was trained.
 #[derive(Debug, Clone)]
@@ -77,10 +81,16 @@ impl Trained {
                 let bytes = |values: &[f64]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
                 let outputs = model.kind.outputs();
                 let inputs = model.coefficients.len() / outputs.max(1);
-                vec![
+                let mut tensors = vec![
                     ("coefficients".into(), Dtype::F64, vec![inputs, outputs], bytes(&model.coefficients)),
                     ("intercepts".into(), Dtype::F64, vec![outputs], bytes(&model.intercepts)),
-                ]
+                ];
+                if let Some(Inference { standard_errors, p_values }) = &model.inference {
+                    for (name, values) in [(STANDARD_ERRORS, standard_errors), (P_VALUES, p_values)] {
+                        tensors.push((name.into(), Dtype::F64, vec![values.len()], bytes(values)));
+                    }
+                }
+                tensors
             }
         };
         let views = tensors
@@ -117,11 +127,20 @@ impl Trained {
                     let number = |b: &[u8]| f64::from_le_bytes(b.try_into().expect("chunks of eight bytes"));
                     Ok(bytes.chunks_exact(8).map(number).collect())
                 };
+                // As many as there are coefficients, and one for the intercept when there is one.
+                let inference = match file.tensor(STANDARD_ERRORS) {
+                    Ok(view) => Some(Inference {
+                        standard_errors: floats(STANDARD_ERRORS, view.shape())?,
+                        p_values: floats(P_VALUES, view.shape())?,
+                    }),
+                    Err(_) => None,
+                };
                 Ok(Trained::Linear(LinearModel {
                     kind: *kind,
                     layout: inputs.clone(),
                     coefficients: floats("coefficients", &[inputs.dims(), outputs])?,
                     intercepts: floats("intercepts", &[outputs])?,
+                    inference,
                 }))
             }
         }

@@ -334,16 +334,11 @@ fn class_weight(item: &OptionValue) -> Option<(String, f64)> {
 }
 
 fn category_encoding(options: &Options) -> Result<CategoryEncoding> {
-    if let Some(option) = options.find("category_encoding_method")
-        && matches!(&option.value.value, OptionValue::Text(t) if t.eq_ignore_ascii_case("TARGET_ENCODING"))
-    {
-        let error = Error::invalid("category_encoding_method = 'TARGET_ENCODING' is not in this build yet");
-        return Err(at(option.value.offset, error));
-    }
     let choices = [
         ("ONE_HOT_ENCODING", CategoryEncoding::OneHot),
         ("DUMMY_ENCODING", CategoryEncoding::Dummy),
         ("LABEL_ENCODING", CategoryEncoding::Label),
+        ("TARGET_ENCODING", CategoryEncoding::Target),
     ];
     Ok(options.choice("category_encoding_method", &choices)?.unwrap_or_default())
 }
@@ -388,8 +383,10 @@ fn linear(options: &Options, model_type: ModelType) -> Result<LinearSettings> {
     let first = options.number("ls_init_learn_rate", "a positive number", is_positive)?;
     let p_values = options.boolean("calculate_p_values")?.unwrap_or(false);
     let l2 = options.number("l2_reg", "a number of at least 0", is_not_negative)?.unwrap_or(0.0);
-    if p_values && (l1 > 0.0 || l2 > 0.0) {
-        return Err(Error::invalid("calculate_p_values needs a model without l1_reg and l2_reg"));
+    if p_values && (l1 > 0.0 || l2 > 0.0 || strategy == OptimizeStrategy::BatchGradientDescent) {
+        let offset = options.find("calculate_p_values").and_then(|o| o.name.offset);
+        let error = "calculate_p_values needs a model without l1_reg and l2_reg, and not BATCH_GRADIENT_DESCENT";
+        return Err(at(offset, Error::invalid(error)));
     }
     Ok(LinearSettings {
         strategy,

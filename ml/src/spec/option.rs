@@ -63,7 +63,6 @@ const MODEL_TYPES_ELSEWHERE: [&str; 9] = [
 enum For {
     All,
     Linear,
-    LinearReg,
     Network,
     DnnRegressor,
     Classifier,
@@ -76,7 +75,6 @@ impl For {
         match self {
             For::All => true,
             For::Linear => !model_type.is_network(),
-            For::LinearReg => model_type == ModelType::LinearReg,
             For::Network => model_type.is_network(),
             For::DnnRegressor => model_type == ModelType::DnnRegressor,
             For::Classifier => model_type.is_classifier(),
@@ -108,7 +106,7 @@ const OPTIONS: &[(&str, For)] = &[
     ("optimize_strategy", For::Linear),
     ("learn_rate_strategy", For::Linear),
     ("ls_init_learn_rate", For::Linear),
-    ("calculate_p_values", For::LinearReg),
+    ("calculate_p_values", For::Linear),
     ("fit_intercept", For::Linear),
     ("hidden_units", For::Network),
     ("activation_fn", For::Network),
@@ -205,7 +203,8 @@ impl<'a> Options<'a> {
             return Err(at(option.value.offset, error.with_hint(format!("there are {}", names()))));
         }
         let error = Error::invalid(format!("unknown model type '{text}'"));
-        let hint = match near(text, ModelType::ALL.map(ModelType::name)) {
+        let types = ModelType::ALL.map(ModelType::name).into_iter().chain(MODEL_TYPES_ELSEWHERE);
+        let hint = match near(text, types) {
             Some(name) => format!("did you mean '{name}'?"),
             None => format!("there are {}", names()),
         };
@@ -313,7 +312,8 @@ pub(super) fn at(offset: Option<usize>, error: Error) -> Error {
 fn unknown_option(option: &WrittenOption) -> Error {
     let name = &option.name.value;
     let error = at(option.name.offset, Error::invalid(format!("unknown option {name}")));
-    match near(name, option_names()) {
+    // An option of the dialect that this build does not have is told apart once it is spelled rightly.
+    match near(name, OPTIONS.iter().map(|(name, _)| *name)) {
         Some(near) => error.with_hint(format!("did you mean {near}?")),
         None => error.with_hint(format!("options are {}", option_names().collect::<Vec<_>>().join(", "))),
     }
