@@ -11,6 +11,7 @@ use crate::checkpoint::Checkpoints;
 use crate::history::EpochRecord;
 use crate::kernel::ChosenKernel;
 use crate::linear::{self, Iteration, LinearKind, LinearObserver, LinearPlan, Solver, StepSize};
+use crate::live::Curve;
 use crate::loss::Loss;
 use crate::model::estimator;
 use crate::network::NetworkSpec;
@@ -40,6 +41,7 @@ pub(crate) fn train(
     rows: &Sharded,
     kernel: &ChosenKernel,
     checkpoints: &Checkpoints,
+    curve: &Curve,
     job: &JobContext,
 ) -> Result<Trained> {
     let workers = spec.workers.unwrap_or_else(|| session.threads());
@@ -47,9 +49,9 @@ pub(crate) fn train(
     match &spec.estimator {
         Estimator::Network(settings) => {
             let plan = network_plan(spec, settings, rows, classes, workers, kernel, checkpoints);
-            network(&plan, rows, job)
+            network(&plan, rows, curve, job)
         }
-        Estimator::Linear(settings) => linear_model(&linear_plan(settings, classes, workers), rows, job),
+        Estimator::Linear(settings) => linear_model(&linear_plan(settings, classes, workers), rows, curve, job),
     }
 }
 
@@ -94,8 +96,8 @@ fn network_plan(
     }
 }
 
-fn network(plan: &TrainPlan, rows: &Sharded, job: &JobContext) -> Result<Trained> {
-    let observer = EpochEvents { job, epochs: plan.epochs, last: Mutex::new((0.0, 1)) };
+fn network(plan: &TrainPlan, rows: &Sharded, curve: &Curve, job: &JobContext) -> Result<Trained> {
+    let observer = EpochEvents { job, curve, epochs: plan.epochs, last: Mutex::new((0.0, 1)) };
     let result = train::train(plan, rows.train.clone(), rows.eval.clone(), &observer, &job.cancel)?;
     let mut notes = Vec::new();
     if result.stopped_early {
@@ -122,6 +124,7 @@ fn epoch_record(record: &train::EpochRecord, iteration: usize) -> EpochRecord {
 /// Epochs as progress: a bar for each, with loss and speed.
 struct EpochEvents<'a> {
     job: &'a JobContext,
+    curve: &'a Curve,
     epochs: usize,
     /// Samples a second and steps of an epoch, as last heard.
     last: Mutex<(f64, u64)>,
@@ -142,7 +145,12 @@ impl TrainObserver for EpochEvents<'_> {
         }));
     }
 
+    fn resumed(&self, history: &[train::EpochRecord]) {
+        history.iter().for_each(|record| self.curve.add(epoch_record(record, record.iteration + 1)));
+    }
+
     fn epoch(&self, record: &train::EpochRecord) {
+        self.curve.add(epoch_record(record, record.iteration + 1));
         let mut fields = vec![("loss", format!("{:.4}", record.loss))];
         if let Some(loss) = record.eval_loss {
             fields.push(("eval loss", format!("{loss:.4}")));
@@ -199,8 +207,8 @@ fn linear_plan(settings: &LinearSettings, classes: usize, workers: usize) -> Lin
     }
 }
 
-fn linear_model(plan: &LinearPlan, rows: &Sharded, job: &JobContext) -> Result<Trained> {
-    let observer = IterationEvents { job, most: plan.max_iterations };
+fn linear_model(plan: &LinearPlan, rows: &Sharded, curve: &Curve, job: &JobContext) -> Result<Trained> {
+    let observer = IterationEvents { job, curve, most: plan.max_iterations };
     let fitted = linear::fit(plan, rows.train.as_ref(), rows.eval.as_deref(), &observer)?;
     let history = fitted.history.iter().map(iteration_record).collect();
     if fitted.model.coefficients.iter().chain(&fitted.model.intercepts).any(|x| !x.is_finite()) {
@@ -221,11 +229,13 @@ fn iteration_record(iteration: &Iteration) -> EpochRecord {
 
 struct IterationEvents<'a> {
     job: &'a JobContext,
+    curve: &'a Curve,
     most: Option<usize>,
 }
 
 impl LinearObserver for IterationEvents<'_> {
     fn iteration(&self, iteration: &Iteration) {
+        self.curve.add(iteration_record(iteration));
         self.job.emit(Event::Progress(Progress {
             task: "iterations".into(),
             done: iteration.iteration as u64,

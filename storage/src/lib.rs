@@ -24,6 +24,9 @@ pub mod manifest;
 /// Immutable, versioned directories: models.
 pub mod artifact;
 
+/// What writers at work say of themselves while they live.
+pub mod notice;
+
 /// JSON that notices a flipped byte.
 pub mod sealed;
 
@@ -73,6 +76,7 @@ pub use error::{Error, Result};
 pub use glob::{FoundFile, expand};
 pub use instrument::Counters;
 pub use location::{Location, Scheme};
+pub use notice::{Notice, notices};
 pub use object_store;
 pub use sealed::sha256_hex;
 pub use store::Stores;

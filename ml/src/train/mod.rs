@@ -117,6 +117,8 @@ pub struct TrainProgress {
 pub trait TrainObserver: Sync {
     /// A few times a second.
     fn progress(&self, _progress: &TrainProgress) {}
+    /// Before the first step of a run that goes on from a checkpoint: the epochs it has behind it.
+    fn resumed(&self, _history: &[EpochRecord]) {}
     /// After each epoch.
     fn epoch(&self, _record: &EpochRecord) {}
 }
@@ -163,6 +165,9 @@ pub fn train(
             }
         },
     };
+    if let Some(state) = &resumed {
+        observer.resumed(&state.history);
+    }
     let world = plan.workers.clamp(1, leaves);
     let run = rank::Run {
         plan,
