@@ -126,6 +126,8 @@ async fn names_that_are_taken_versions_and_aliases() {
     last(&session, &create("CREATE MODEL IF NOT EXISTS m")).await;
     last(&session, &create("CREATE OR REPLACE MODEL m")).await;
     last(&session, "ALTER MODEL m SET ALIAS champion = 1").await;
+    let shown = async |text: &str| last(&session, text).await.matches("LOGISTIC_REG").count();
+    assert_eq!((shown("SHOW MODELS").await, shown("SHOW MODEL m").await, shown("SHOW MODEL m@2").await), (2, 2, 1));
     let versions = last(&session, "SELECT version, aliases FROM INFORMATION_SCHEMA.MODELS ORDER BY 1").await;
     assert!(versions.contains("| 1       | champion |") && versions.contains("| 2       |"), "{versions}");
     last(&session, "SELECT * FROM ML.EVALUATE(MODEL m@champion)").await;
@@ -202,4 +204,63 @@ async fn data_that_cannot_be_learned_from() {
         }
     }
     assert!(!directory.path().join("warehouse").exists(), "something was left behind");
+}
+
+/// Trains a model that would take for ever, until it is cancelled; gives what `look` sees of its curve meanwhile.
+async fn while_training(trainer: &Session, create: &str, look: impl AsyncFn() -> engine::Result<String>) -> String {
+    let script = Script::parse(
+        "test.sql",
+        format!(
+            "SET ml.checkpoint_steps = 0; {create} OPTIONS (model_type = 'dnn_classifier', hidden_units = [4], \
+             max_iterations = 1000000, early_stop = FALSE) AS SELECT * FROM rows;"
+        ),
+    )
+    .unwrap();
+    let settings = RunSettings::default();
+    let cancel = settings.cancel.clone();
+    let session = trainer.clone();
+    let training = tokio::spawn(async move { session.run_script(&script, &settings).await.map(drop) });
+    let seen = loop {
+        assert!(!training.is_finished(), "{:?}", training.await);
+        match look().await {
+            Ok(seen) if seen.contains("running") => break seen,
+            _ => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+        }
+    };
+    cancel.cancel();
+    assert!(matches!(training.await.unwrap().unwrap_err().innermost(), Error::Cancelled));
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loss_curve_is_readable_while_training_runs() {
+    let (directory, trainer) = place();
+    last(&trainer, ROWS).await;
+    let warehouse = directory.path().join("warehouse");
+    let watching = session(warehouse.to_str().unwrap());
+    let look = async |model: &str| {
+        let query = format!(
+            "SELECT status, version, min(iteration) AS first, max(iteration) = count(*) AS whole \
+             FROM ML.TRAINING_INFO(MODEL {model}) GROUP BY ALL"
+        );
+        run(&watching, &query).await.map(|mut results| results.pop().unwrap_or_default())
+    };
+    let row = |status: &str, version: u64| format!("| {status} | {version}       | 1     | true  |");
+    let seen = while_training(&trainer, "CREATE MODEL m", async || look("m").await).await;
+    assert!(seen.contains(&row("running", 1)), "{seen}");
+    // What was cancelled leaves neither a curve nor a model.
+    assert!(failure(&watching, "SELECT * FROM ML.TRAINING_INFO(MODEL m)").await.starts_with("there is no model m"));
+    assert!(!warehouse.exists(), "something was left behind");
+
+    // While version 2 trains, it is what the name alone means; version 1 is still there under its number.
+    last(&trainer, "CREATE MODEL m OPTIONS (model_type = 'logistic_reg') AS SELECT * FROM rows").await;
+    let seen = while_training(&trainer, "CREATE OR REPLACE MODEL m", async || {
+        let finished = look("m@1").await?;
+        assert!(finished.contains(&row("finished", 1)), "{finished}");
+        look("m").await
+    })
+    .await;
+    assert!(seen.contains(&row("running", 2)), "{seen}");
+    let seen = look("m").await.unwrap();
+    assert!(seen.contains(&row("finished", 1)), "{seen}");
 }

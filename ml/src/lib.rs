@@ -60,6 +60,7 @@ mod checkpoint;
 mod estimate;
 mod evaluation;
 mod extension;
+mod live;
 mod relation;
 mod training;
 

@@ -13,6 +13,7 @@ use engine::{Error, Result, Session, near};
 use storage::{Artifact, ArtifactStore};
 
 use crate::kernel;
+use crate::live::{self, Running};
 use crate::model::files::{self, ModelRecord, RowCounts};
 use crate::model::{ModelShape, Predictor};
 use crate::name::{ModelName, VersionChoice};
@@ -20,6 +21,7 @@ use crate::name::{ModelName, VersionChoice};
 /// A model in memory.
 pub(crate) struct Loaded {
     pub(crate) predictor: Predictor,
+    pub(crate) version: u64,
     pub(crate) training: Vec<RecordBatch>,
     held_out: OnceLock<(SchemaRef, Vec<RecordBatch>)>,
 }
@@ -42,6 +44,8 @@ pub(crate) enum Known {
     Loaded(Arc<Loaded>),
     /// It will be made by an earlier statement of the script that is being checked.
     Planned(Arc<ModelShape>),
+    /// It is being trained somewhere, and no more is known than what the run says of itself.
+    Running(Arc<ModelShape>, Arc<Running>),
 }
 
 impl Known {
@@ -49,7 +53,7 @@ impl Known {
     pub(crate) fn shape(&self) -> &Arc<ModelShape> {
         match self {
             Known::Loaded(loaded) => loaded.predictor.shape(),
-            Known::Planned(shape) => shape,
+            Known::Planned(shape) | Known::Running(shape, _) => shape,
         }
     }
 
@@ -57,7 +61,7 @@ impl Known {
     pub(crate) fn predictor(&self) -> Option<&Predictor> {
         match self {
             Known::Loaded(loaded) => Some(&loaded.predictor),
-            Known::Planned(_) => None,
+            Known::Planned(_) | Known::Running(..) => None,
         }
     }
 }
@@ -162,6 +166,31 @@ pub(crate) async fn load_for_planning(session: &Session, name: &ModelName, with_
     Ok(id)
 }
 
+/// As [`load_for_planning`], for the loss curve: of the run that is training now, when the name leaves the version open and
+/// there is one, otherwise of a finished version.
+pub(crate) async fn load_curve_for_planning(session: &Session, name: &ModelName) -> Result<String> {
+    let planned = cache().contains_key(&planned_id(session, &name.name));
+    if name.version == VersionChoice::Latest && !planned {
+        // In this order: a run publishes its version before it takes its notice down.
+        let run = live::running(session, &name.name).await?.pop();
+        let latest = store(session).versions(&name.name).await?.last().copied().unwrap_or(0);
+        if let Some(run) = run.filter(|run| run.version > latest) {
+            let id = format!("running:{}/{}", session.context().session_id(), name.name);
+            let shape = ModelShape {
+                name: run.model.clone(),
+                model_type: run.model_type,
+                label: run.label.clone(),
+                label_type: arrow::datatypes::DataType::Null,
+                inputs: Vec::new(),
+                classes: None,
+            };
+            cache().insert(id.clone(), Known::Running(Arc::new(shape), Arc::new(run)));
+            return Ok(id);
+        }
+    }
+    load_for_planning(session, name, false).await
+}
+
 fn artifact_id(artifact: &Artifact) -> String {
     format!("{}#{}", artifact.location, &artifact.manifest_sha256[..16])
 }
@@ -191,7 +220,7 @@ async fn load_artifact(session: &Session, artifact: &Artifact) -> Result<Loaded>
         other => other,
     })?;
     let training = files::from_parquet(take(files::TRAINING)?)?;
-    Ok(Loaded { predictor, training, held_out: OnceLock::new() })
+    Ok(Loaded { predictor, version: artifact.version, training, held_out: OnceLock::new() })
 }
 
 /// The kernel that the session asks for.
@@ -329,8 +358,19 @@ pub async fn set_alias(session: &Session, name: &str, alias: &str, version: Opti
     Ok(())
 }
 
+/// The query for predictions of the rows of `data`, a file, a directory or a glob. A format that cannot hold arrays gets
+/// the probabilities as a column for each class.
+pub fn prediction_query(name: &ModelName, data: &str, threshold: Option<f64>, probs_as_columns: bool) -> String {
+    let threshold = threshold.map(|threshold| format!("{threshold:?} AS threshold"));
+    let columns = probs_as_columns.then(|| "TRUE AS probs_as_columns".to_string());
+    let settings: Vec<String> = threshold.into_iter().chain(columns).collect();
+    let settings = if settings.is_empty() { String::new() } else { format!(", STRUCT({})", settings.join(", ")) };
+    format!("SELECT * FROM ML.PREDICT(MODEL \"{name}\", TABLE '{}'{settings})", data.replace('\'', "''"))
+}
+
 /// Predicts the rows of a file, a directory or a glob and writes them with the predictions: `input` and `output` as
-/// users write locations; the output's format follows its extension (Parquet for a directory).
+/// users write locations; the output's format follows its extension (Parquet for a directory). In CSV each class has a
+/// column for its probability.
 ///
 /// # Errors
 /// No such model or file; columns that the model reads and the file lacks.
@@ -341,10 +381,9 @@ pub async fn predict_file(
     output: &str,
     settings: &engine::script::RunSettings,
 ) -> Result<engine::JobReport> {
-    let quoted = |text: &str| text.replace('\'', "''");
     let format =
         match output.trim_end_matches(['/', '.']).rsplit_once('.').map(|(_, extension)| extension.to_lowercase()) {
-            Some(extension) if matches!(extension.as_str(), "csv" | "json" | "jsonl" | "ndjson" | "arrow") => {
+            Some(extension) if matches!(extension.as_str(), "csv" | "tsv" | "json" | "jsonl" | "ndjson" | "arrow") => {
                 match extension.as_str() {
                     "jsonl" | "ndjson" => "JSON".to_string(),
                     _ => extension.to_uppercase(),
@@ -352,11 +391,8 @@ pub async fn predict_file(
             }
             _ => "PARQUET".to_string(),
         };
-    let text = format!(
-        "COPY (SELECT * FROM ML.PREDICT(MODEL \"{name}\", TABLE '{}')) TO '{}' STORED AS {format} MODE OVERWRITE",
-        quoted(input),
-        quoted(output),
-    );
+    let query = prediction_query(name, input, None, matches!(format.as_str(), "CSV" | "TSV"));
+    let text = format!("COPY ({query}) TO '{}' STORED AS {format} MODE OVERWRITE", output.replace('\'', "''"));
     let script = engine::script::Script::parse("predict", text)?;
     session.run_script(&script, settings).await
 }

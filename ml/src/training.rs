@@ -21,6 +21,7 @@ use crate::estimate::{self, Trained};
 use crate::evaluation;
 use crate::kernel::{self, ChosenKernel};
 use crate::lineage::{self, Lineage};
+use crate::live::{Curve, Live, Running};
 use crate::materialize::{self, BuildPlan, Part, Split, Staged};
 use crate::model::files::{self, ModelRecord, RowCounts};
 use crate::model::{ModelShape, Predictor, golden};
@@ -30,7 +31,7 @@ use crate::shards::{Block, FeatureLayout, ShardSet};
 use crate::spec::{CheckedSpec, ClassWeights, IfExists, ModelSpec};
 use crate::statement::CreateModel;
 use crate::transform::{
-    AutomaticOptions, FitOptions, FrozenTransform, InputColumn, LabelEncoding, LabelTask, TransformSpec,
+    AutomaticOptions, FitOptions, FrozenTransform, InputColumn, LabelEncoding, LabelTask, Target, TransformSpec,
 };
 
 /// A specification that fits its query: ready to be trained.
@@ -173,14 +174,23 @@ async fn train_and_publish(
     let lineage = Lineage::new(session, &planned.query, job).await?;
     let run = run_id(&planned, &lineage);
     let checkpoints = Checkpoints::new(session, &run)?;
-    let made = make(session, planned, lineage, &checkpoints, job).await;
+    let live = Live::post(session, running(&planned.spec, next)).await;
+    let made = make(session, planned, lineage, &checkpoints, live.curve(), job).await;
     // A run that ended, well or not, needs no checkpoint; only one that was killed leaves its own for the next.
     checkpoints.remove().await;
-    let made = made?;
-    let published = match if_exists {
-        IfExists::Replace => store.publish(&name, made.files).await,
-        IfExists::Error | IfExists::Keep => store.publish_exclusive(&name, next, made.files).await,
+    let published = match made {
+        Ok(Made { files, rows, kernel, metrics }) => {
+            let published = match if_exists {
+                IfExists::Replace => store.publish(&name, files).await,
+                IfExists::Error | IfExists::Keep => store.publish_exclusive(&name, next, files).await,
+            };
+            Ok((published, rows, kernel, metrics))
+        }
+        Err(error) => Err(error),
     };
+    // Not before the version is there: whoever asks for the curve finds one of the two.
+    live.end().await;
+    let (published, rows, kernel, metrics) = published?;
     let artifact = match published {
         Ok(artifact) => artifact,
         Err(storage::Error::Conflict { .. }) if if_exists == IfExists::Keep => {
@@ -197,9 +207,20 @@ async fn train_and_publish(
     registry::forget_planned(session, &ModelName::latest(name.clone()));
     let fact = |name: &str, value: String| Outcome::Fact { name: name.into(), value };
     let mut outcomes = vec![fact("model", format!("{name}@{}", artifact.version))];
-    outcomes.extend(headline(&made.metrics).map(|text| fact("evaluation", text)));
-    outcomes.push(fact("kernel", made.kernel.to_string()));
-    Ok(Finished { rows: Some(made.rows.train as u64), outcomes, result: None })
+    outcomes.extend(headline(&metrics).map(|text| fact("evaluation", text)));
+    outcomes.push(fact("kernel", kernel.to_string()));
+    Ok(Finished { rows: Some(rows.train as u64), outcomes, result: None })
+}
+
+/// What a run says of itself before its first iteration.
+fn running(spec: &CheckedSpec, version: u64) -> Running {
+    Running {
+        model: spec.name.clone(),
+        version,
+        model_type: spec.model_type,
+        label: spec.label.clone(),
+        history: Vec::new(),
+    }
 }
 
 fn exists(name: &str) -> Error {
@@ -250,7 +271,7 @@ pub(crate) async fn retrain(
     planned.spec.kernel = record.kernel.parse().ok().filter(|choice| kernel::choose(*choice).is_ok());
     let lineage = Lineage::new(session, &planned.query, job).await?;
     let versions = lineage.versions.clone();
-    let made = make(session, planned, lineage, &Checkpoints::none(), job).await?;
+    let made = make(session, planned, lineage, &Checkpoints::none(), Curve::unread(), job).await?;
     Ok(Retrained { files: made.files, kernel: made.kernel, versions })
 }
 
@@ -265,6 +286,7 @@ async fn make(
     planned: Planned,
     lineage: Lineage,
     checkpoints: &Checkpoints,
+    curve: Curve,
     job: &JobContext,
 ) -> Result<Made> {
     let Planned { spec, query, transform, label, label_type } = planned;
@@ -273,7 +295,7 @@ async fn make(
     let rows = stage(session, &query, label, &spec, job).await?;
     let split = Split::decide(&spec.split, &rows, session.context()).await?;
     let labels = fit_label(session, &rows, &spec, &label_type).await?;
-    let frozen = fit_transform(session, &rows, &split, &transform, job).await?;
+    let frozen = fit_transform(session, &rows, &split, &transform, &labels, job).await?;
     let golden_rows = golden_rows(session, &rows).await?;
     let (session, job, checkpoints) = (session.clone(), job.clone(), checkpoints.clone());
     blocking(move || {
@@ -294,7 +316,7 @@ async fn make(
             )));
         }
         let Trained { trained, history, notes } =
-            estimate::train(&session, &spec, &labels, &sharded, &kernel, &checkpoints, &job)?;
+            estimate::train(&session, &spec, &labels, &sharded, &kernel, &checkpoints, &curve, &job)?;
         for note in notes {
             job.emit(Event::Note(note));
         }
@@ -433,11 +455,14 @@ async fn fit_transform(
     rows: &Staged,
     split: &Split,
     transform: &TransformSpec,
+    labels: &LabelEncoding,
     job: &JobContext,
 ) -> Result<FrozenTransform> {
     tell(job, "fit transform", 0, None);
     let table = session.context().read_table(rows.table(split, Part::Train)?)?;
-    let frozen = transform.fit(&table, &FitOptions { medians: rows.rows() <= MEDIANS_UP_TO }).await?;
+    let target = Target { label: column(LABEL), encoding: labels.clone() };
+    let options = FitOptions { medians: rows.rows() <= MEDIANS_UP_TO, target: Some(target) };
+    let frozen = transform.fit(&table, &options).await?;
     for warning in frozen.warnings() {
         job.emit(Event::Warning(warning.clone()));
     }

@@ -17,9 +17,11 @@ pub(super) fn predict(console: &Console, args: &PredictArgs) -> Result<Exit> {
     if args.threshold.is_some_and(|threshold| !(0.0..=1.0).contains(&threshold)) {
         return Err(Error::Usage("--threshold: expected a probability between 0 and 1".to_string()));
     }
-    let threshold = args.threshold.map_or(String::new(), |threshold| format!(", STRUCT({threshold:?} AS threshold)"));
-    let data = literal(&args.data);
-    let query = format!("SELECT * FROM ML.PREDICT(MODEL \"{model}\", TABLE {data}{threshold})");
+    let settings = &console.config.settings;
+    let format = settings.format.or_else(|| args.output.output.as_deref().and_then(Format::of_name));
+    // An array of probabilities in a cell would have to be taken apart by whoever reads it.
+    let flat = matches!(format, Some(Format::Csv | Format::Tsv));
+    let query = ml::registry::prediction_query(&model, &args.data, args.threshold, flat);
     let copy = args.output.output.as_deref().and_then(|output| Some((output, stored_as(console, output)?)));
     let text = match copy {
         Some((output, format)) => {
@@ -46,6 +48,7 @@ fn stored_as(console: &Console, output: &str) -> Option<&'static str> {
     match settings.format.or_else(|| Format::of_name(output)) {
         Some(Format::Parquet) => Some("PARQUET"),
         Some(Format::Csv) => Some("CSV"),
+        Some(Format::Tsv) => Some("TSV"),
         Some(Format::Jsonl) => Some("JSON"),
         Some(Format::Arrow) => Some("ARROW"),
         None if directory => Some("PARQUET"),

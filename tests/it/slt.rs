@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use engine::{Options, RunSettings, Script, Session};
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
 
-/// One session over local files, with the models of a warehouse of its own.
+/// One session as the program builds it, over local files and with the models of a warehouse of its own.
 struct Local {
     session: Session,
     directory: Arc<tempfile::TempDir>,
@@ -27,15 +27,24 @@ impl Local {
             warehouse: directory.path().join("warehouse").to_string_lossy().into_owned(),
             ..Options::default()
         };
-        let session = Session::builder(storage::Stores::new(), options).build()?;
+        let session = gristmill::session(options)?;
         Ok(Local { session, directory })
     }
 }
 
-/// The error as the user reads it, all sources in one line.
+/// The error as the user reads it, with what to do about it, in one line.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Told(String);
+
+impl From<engine::Error> for Told {
+    fn from(error: engine::Error) -> Self {
+        match error.innermost() {
+            engine::Error::Invalid { hint: Some(hint), .. } => Told(format!("{error}; {hint}")),
+            _ => Told(error.to_string()),
+        }
+    }
+}
 
 #[async_trait]
 impl AsyncDB for Local {
@@ -44,11 +53,10 @@ impl AsyncDB for Local {
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Told> {
         let sql = sql.replace("__TEST_DIR__", &self.directory.path().to_string_lossy());
-        let told = |error: engine::Error| Told(error.to_string());
-        let script = Script::parse("record", sql.as_str()).map_err(told)?;
+        let script = Script::parse("record", sql.as_str())?;
         let results = Arc::new(engine::Collected::default());
         let settings = RunSettings { results: Arc::clone(&results) as _, ..RunSettings::default() };
-        self.session.run_script(&script, &settings).await.map_err(told)?;
+        self.session.run_script(&script, &settings).await?;
         match results.take().pop() {
             Some(batches) => rows(&batches),
             None => Ok(DBOutput::StatementComplete(0)),
@@ -88,7 +96,7 @@ fn run(file: &str) {
     let directory = Arc::new(tempfile::tempdir().unwrap());
     let mut runner = Runner::new(|| {
         let directory = Arc::clone(&directory);
-        async { Local::new(directory).map_err(|error| Told(error.to_string())) }
+        async { Local::new(directory).map_err(Told::from) }
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
@@ -116,12 +124,19 @@ files! {
     sql_external_tables: "sql/external_tables.slt",
     sql_views_and_tables: "sql/views_and_tables.slt",
     sql_copy: "sql/copy.slt",
+    ml_statements: "ml/statements.slt",
+    ml_relations: "ml/relations.slt",
+    ml_transform: "ml/transform.slt",
+    ml_automatic: "ml/automatic.slt",
+    ml_splits: "ml/splits.slt",
+    ml_options: "ml/options.slt",
+    ml_p_values: "ml/p_values.slt",
 }
 
 #[test]
 fn every_file_is_run() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt");
-    for directory in ["sql"] {
+    for directory in ["sql", "ml"] {
         for entry in std::fs::read_dir(root.join(directory)).unwrap().flatten() {
             let file = format!("{directory}/{}", entry.file_name().to_string_lossy());
             assert!(FILES.contains(&file.as_str()), "{file} is not in the list of files");

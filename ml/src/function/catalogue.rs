@@ -47,15 +47,19 @@ const FUNCTIONS: &[Usage] = &[
     analytic("ML.QUANTILE_BUCKETIZE", "ML.QUANTILE_BUCKETIZE(x, number_of_buckets [, output_format]) OVER ()"),
     analytic("ML.ROBUST_SCALER", "ML.ROBUST_SCALER(x [, [25, 75]] [, with_median] [, with_quantile_range]) OVER ()"),
     analytic("ML.STANDARD_SCALER", "ML.STANDARD_SCALER(x) OVER ()"),
-    relation("ML.CONFUSION_MATRIX", "ML.CONFUSION_MATRIX(MODEL m [, data])"),
+    relation("ML.ADVANCED_WEIGHTS", "ML.ADVANCED_WEIGHTS(MODEL m)"),
+    relation("ML.CONFUSION_MATRIX", "ML.CONFUSION_MATRIX(MODEL m [, data] [, STRUCT(0.5 AS threshold)])"),
     relation("ML.EVALUATE", "ML.EVALUATE(MODEL m [, data] [, STRUCT(0.5 AS threshold)])"),
     relation("ML.FEATURE_INFO", "ML.FEATURE_INFO(MODEL m)"),
     relation("ML.PREDICT", "ML.PREDICT(MODEL m, {TABLE t | (query)} [, STRUCT(0.5 AS threshold)])"),
-    relation("ML.ROC_CURVE", "ML.ROC_CURVE(MODEL m [, data])"),
+    relation("ML.ROC_CURVE", "ML.ROC_CURVE(MODEL m [, data] [, [thresholds]])"),
     relation("ML.TRAINING_INFO", "ML.TRAINING_INFO(MODEL m)"),
     relation("ML.TRANSFORM", "ML.TRANSFORM(MODEL m, {TABLE t | (query)})"),
     relation("ML.WEIGHTS", "ML.WEIGHTS(MODEL m)"),
 ];
+
+/// Functions of the dialect for TRANSFORM that this build does not have.
+const FUNCTIONS_ELSEWHERE: &[&str] = &["ML.BAG_OF_WORDS", "ML.TF_IDF"];
 
 const fn scalar(name: &'static str, call: &'static str) -> Usage {
     Usage { name, kind: Kind::Scalar, call }
@@ -81,10 +85,15 @@ pub fn all() -> &'static [Usage] {
 pub fn named(name: &str) -> Result<&'static Usage> {
     let full = format!("ML.{}", name.to_uppercase());
     FUNCTIONS.iter().find(|usage| usage.name == full).ok_or_else(|| {
+        let names = || FUNCTIONS.iter().map(|usage| usage.name);
+        let there_are = || format!("there are {}", names().collect::<Vec<_>>().join(", "));
+        if FUNCTIONS_ELSEWHERE.contains(&full.as_str()) {
+            return Error::invalid(format!("{full} is not in this build yet")).with_hint(there_are());
+        }
         let error = Error::invalid(format!("unknown function {full}"));
-        match near(&full, FUNCTIONS.iter().map(|usage| usage.name)) {
+        match near(&full, names().chain(FUNCTIONS_ELSEWHERE.iter().copied())) {
             Some(known) => error.with_hint(format!("did you mean {known}?")),
-            None => error.with_hint("ML_SQL.md lists the functions there are"),
+            None => error.with_hint(there_are()),
         }
     })
 }

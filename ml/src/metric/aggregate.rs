@@ -16,6 +16,7 @@ use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 
 use super::{ClassificationMetrics, RegressionMetrics};
+use crate::function::constants::numbers;
 use crate::statistics::{binary_state, constant, states, unreadable_state};
 
 /// All aggregate functions of this module, to register with a session.
@@ -33,8 +34,9 @@ pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
 ///   log_loss, roc_auc DOUBLE>`, NULL of no rows;
 /// * `gm_confusion(label, probabilities [, threshold])` gives `ARRAY<ARRAY<BIGINT>>`: a row per label, in it the counts
 ///   of each predicted class;
-/// * `gm_roc_curve(label, probabilities)` gives `ARRAY<STRUCT<threshold, recall, false_positive_rate DOUBLE,
-///   true_positives, false_positives, true_negatives, false_negatives BIGINT>>` by falling threshold, of class 1.
+/// * `gm_roc_curve(label, probabilities [, thresholds])` gives `ARRAY<STRUCT<threshold, recall, false_positive_rate DOUBLE,
+///   true_positives, false_positives, true_negatives, false_negatives BIGINT>>` by falling threshold, of class 1;
+///   without thresholds a point for each probability that occurs.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct ClassifierAggregate {
     answer: Answer,
@@ -111,12 +113,15 @@ impl AggregateUDFImpl for ClassifierAggregate {
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
         let (probabilities, threshold) = match arguments {
             [_, probabilities] => (probabilities, None),
+            [_, probabilities, thresholds] if self.answer == Answer::RocCurve && thresholds.is_list() => {
+                (probabilities, Some(DataType::new_list(DataType::Float64, true)))
+            }
             [_, probabilities, _] if self.answer != Answer::RocCurve => (probabilities, Some(DataType::Float64)),
             _ => {
                 return Err(DataFusionError::Plan(format!(
-                    "{} takes a label, probabilities{}, got {} arguments",
+                    "{} takes a label, probabilities and {}, got {} arguments",
                     self.name(),
-                    if self.answer == Answer::RocCurve { "" } else { " and a threshold" },
+                    if self.answer == Answer::RocCurve { "an array of thresholds" } else { "a threshold" },
                     arguments.len()
                 )));
             }
@@ -147,14 +152,22 @@ impl AggregateUDFImpl for ClassifierAggregate {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        let threshold = match args.exprs.len() {
-            0..=2 => 0.5,
-            _ => match constant(&args, 2, self.name(), "the threshold")?.cast_to(&DataType::Float64)? {
-                ScalarValue::Float64(Some(threshold)) => threshold,
-                _ => return Err(DataFusionError::Plan(format!("{}: the threshold is NULL", self.name()))),
-            },
+        let given = match args.exprs.len() {
+            0..=2 => None,
+            _ => Some(constant(&args, 2, self.name(), "the threshold")?),
         };
-        Ok(Box::new(ClassifierAccumulator { answer: self.answer, threshold, metrics: None }))
+        let mut accumulator =
+            ClassifierAccumulator { answer: self.answer, threshold: 0.5, thresholds: None, metrics: None };
+        let null = || DataFusionError::Plan(format!("{}: a threshold is NULL", self.name()));
+        match (self.answer, given) {
+            (_, None) => {}
+            (Answer::RocCurve, Some(list)) => accumulator.thresholds = Some(numbers(&list).ok_or_else(null)?),
+            (_, Some(number)) => match number.cast_to(&DataType::Float64)? {
+                ScalarValue::Float64(Some(threshold)) => accumulator.threshold = threshold,
+                _ => return Err(null()),
+            },
+        }
+        Ok(Box::new(accumulator))
     }
 }
 
@@ -162,6 +175,8 @@ impl AggregateUDFImpl for ClassifierAggregate {
 struct ClassifierAccumulator {
     answer: Answer,
     threshold: f64,
+    /// Of the ROC curve; `None` takes all that make a difference.
+    thresholds: Option<Vec<f64>>,
     /// From the first row on, which tells the number of classes.
     metrics: Option<ClassificationMetrics>,
 }
@@ -270,7 +285,11 @@ impl Accumulator for ClassifierAccumulator {
                 Ok(ScalarValue::List(ScalarValue::new_list_nullable(&rows, &row_type)))
             }
             Answer::RocCurve => {
-                let points = metrics.roc_curve().into_iter().map(|point| {
+                let points = match &self.thresholds {
+                    Some(thresholds) => metrics.roc_curve_at(thresholds),
+                    None => metrics.roc_curve(),
+                };
+                let points = points.into_iter().map(|point| {
                     let rates = [point.threshold, point.recall, point.false_positive_rate];
                     let (positives, negatives) =
                         ([point.true_positives, point.false_positives], [point.true_negatives, point.false_negatives]);

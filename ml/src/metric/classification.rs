@@ -68,6 +68,21 @@ pub struct RocPoint {
     pub false_negatives: u64,
 }
 
+impl RocPoint {
+    /// From the rows that are predicted positive, of all positive and of all negative ones.
+    fn new(threshold: f64, (tp, positives): (u64, u64), (fp, negatives): (u64, u64)) -> Self {
+        RocPoint {
+            threshold,
+            recall: tp as f64 / positives as f64,
+            false_positive_rate: fp as f64 / negatives as f64,
+            true_positives: tp,
+            false_positives: fp,
+            true_negatives: negatives - fp,
+            false_negatives: positives - tp,
+        }
+    }
+}
+
 /// The class that `probabilities` of one row predict: of two classes, class 1 when its probability (the last one) is at
 /// least `threshold`; of more, the most probable, the first of equals.
 pub fn predicted_class(probabilities: &[f64], threshold: f64) -> usize {
@@ -190,6 +205,25 @@ impl ClassificationMetrics {
         self.scores[at].roc_curve()
     }
 
+    /// The ROC curve of class 1 against the rest at `thresholds`, by falling threshold.
+    pub fn roc_curve_at(&mut self, thresholds: &[f64]) -> Vec<RocPoint> {
+        let mut thresholds = thresholds.to_vec();
+        thresholds.sort_by(|a, b| b.total_cmp(a));
+        thresholds.dedup();
+        let scores = &mut self.scores[usize::from(self.classes > 2)];
+        let (positives, negatives) = (scores.positive.total(), scores.negative.total());
+        let curve = scores.roc_curve();
+        let at = |threshold: f64| {
+            // The last point whose threshold is not below: it has the same rows above it.
+            let (tp, fp) = match curve.partition_point(|point| point.threshold >= threshold) {
+                0 => (0, 0),
+                points => (curve[points - 1].true_positives, curve[points - 1].false_positives),
+            };
+            RocPoint::new(threshold, (tp, positives), (fp, negatives))
+        };
+        thresholds.into_iter().map(at).collect()
+    }
+
     /// Heap bytes.
     pub fn size(&self) -> usize {
         8 * self.confusion.len() + self.scores.iter().map(|s| s.positive.size() + s.negative.size()).sum::<usize>()
@@ -284,15 +318,7 @@ impl Scores {
             let Some(threshold) = next.max_by(f64::total_cmp) else { return curve };
             tp += positives.next_if(|(s, _)| *s == threshold).map_or(0, |(_, count)| count);
             fp += negatives.next_if(|(s, _)| *s == threshold).map_or(0, |(_, count)| count);
-            curve.push(RocPoint {
-                threshold,
-                recall: tp as f64 / p as f64,
-                false_positive_rate: fp as f64 / n as f64,
-                true_positives: tp,
-                false_positives: fp,
-                true_negatives: n - fp,
-                false_negatives: p - tp,
-            });
+            curve.push(RocPoint::new(threshold, (tp, p), (fp, n)));
         }
     }
 }

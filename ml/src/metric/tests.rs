@@ -41,6 +41,8 @@ fn classifiers_as_scikit_learn() {
         assert_eq!(confusion, numbers(&case, "confusion"), "{}", case["name"]);
         if let Some(expected) = case["roc_curve"].as_array() {
             let curve = metrics.roc_curve();
+            let thresholds: Vec<f64> = curve.iter().map(|point| point.threshold).rev().collect();
+            assert_eq!(metrics.roc_curve_at(&thresholds), curve, "at its own thresholds it is the same");
             assert_eq!(curve.len(), expected.len());
             for (point, expected) in curve.iter().zip(expected) {
                 let got = [point.threshold, point.recall, point.false_positive_rate];
@@ -158,6 +160,10 @@ async fn answers_in_sql() {
             "| [{threshold: 0.75, recall: 0.5, false_positive_rate: 0.5, true_positives: 1, false_positives: 1, true_negatives: 1, false_negatives: 1}, {threshold: 0.5, ",
         ),
         (
+            format!("SELECT gm_roc_curve(y, p, [0.6, 0.0, 0.9]) FROM {two}"),
+            "| [{threshold: 0.9, recall: 0.0, false_positive_rate: 0.0, true_positives: 0, false_positives: 0, true_negatives: 2, false_negatives: 2}, {threshold: 0.6, recall: 0.5, false_positive_rate: 0.5, true_positives: 1, false_positives: 1, true_negatives: 1, false_negatives: 1}, {threshold: 0.0, recall: 1.0, ",
+        ),
+        (
             "SELECT gm_evaluate_regressor(y, p) FROM (VALUES (1, 2.0), (3, 3.5), (-2, NULL)) t(y, p)".into(),
             "| {mean_absolute_error: 0.75, mean_squared_error: 0.625, mean_squared_log_error: 0.08913739869079913",
         ),
@@ -165,7 +171,10 @@ async fn answers_in_sql() {
         ("SELECT gm_confusion(4, [0.5, 0.5])".into(), "gm_confusion: a label of class 4, expected one of 2 classes"),
         ("SELECT gm_confusion(-1, 0.5)".into(), "a label of class -1, expected one from 0 on"),
         ("SELECT gm_confusion(1, 'a')".into(), "takes a probability or an array of them, got a column of type Utf8"),
-        ("SELECT gm_roc_curve(1, 0.5, 0.5)".into(), "gm_roc_curve takes a label, probabilities, got 3 arguments"),
+        (
+            "SELECT gm_roc_curve(1, 0.5, 0.5)".into(),
+            "gm_roc_curve takes a label, probabilities and an array of thresholds, got 3 arguments",
+        ),
         (
             "SELECT gm_confusion(y, p) FROM (VALUES (0, [0.5, 0.5]), (0, [0.5, 0.25, 0.25])) t(y, p)".into(),
             "gm_confusion: a row of 3 probabilities after one of 2",

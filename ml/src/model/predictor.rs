@@ -120,11 +120,32 @@ impl Predictor {
         if !self.shape.model_type.is_classifier() {
             return Ok(Predictions { labels: Arc::new(Float64Array::from(scores)), probabilities: None });
         }
-        let width = self.score_width();
+        let labels = self.predicted_labels(&scores, threshold)?;
         let classes = self.labels.class_values()?;
-        let predicted = scores.chunks_exact(width).map(|row| predicted_class(row, threshold) as u32);
-        let labels = take(&classes, &UInt32Array::from_iter_values(predicted), None).map_err(arrow_error)?;
-        Ok(Predictions { labels, probabilities: Some(self.probabilities(&scores, width, &classes)?) })
+        Ok(Predictions { labels, probabilities: Some(self.probabilities(&scores, self.score_width(), &classes)?) })
+    }
+
+    /// The predicted labels of rows, then for each class, in the order of the classes, its probabilities.
+    ///
+    /// # Errors
+    /// As [`Predictor::scores`].
+    pub(crate) fn predict_columns(&self, rows: &RecordBatch, threshold: f64) -> Result<Vec<ArrayRef>> {
+        let scores = self.scores(rows)?;
+        let width = self.score_width();
+        let column = |of: &dyn Fn(&[f64]) -> f64| -> ArrayRef {
+            Arc::new(Float64Array::from_iter_values(scores.chunks_exact(width).map(of)))
+        };
+        let mut columns = vec![self.predicted_labels(&scores, threshold)?];
+        match self.labels.classes().map_or(0, <[String]>::len) {
+            2 if width == 1 => columns.extend([column(&|p| 1.0 - p[0]), column(&|p| p[0])]),
+            classes => columns.extend((0..classes).map(|class| column(&|p| p[class]))),
+        }
+        Ok(columns)
+    }
+
+    fn predicted_labels(&self, scores: &[f64], threshold: f64) -> Result<ArrayRef> {
+        let predicted = scores.chunks_exact(self.score_width()).map(|row| predicted_class(row, threshold) as u32);
+        take(&self.labels.class_values()?, &UInt32Array::from_iter_values(predicted), None).map_err(arrow_error)
     }
 
     /// For each row its classes, the most probable first, equals in the order of the classes.

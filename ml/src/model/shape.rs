@@ -39,6 +39,17 @@ impl ModelShape {
         DataType::List(Arc::new(Field::new_list_field(DataType::Struct(self.probability_fields()), true)))
     }
 
+    /// The classes as columns show them. Before the model is trained its classes are not known: those of a boolean label
+    /// stand for them.
+    pub fn column_classes(&self) -> Vec<String> {
+        self.classes.clone().unwrap_or_else(|| vec!["false".into(), "true".into()])
+    }
+
+    /// `predicted_<label>_probs_<class>`.
+    pub fn probability_column(&self, class: &str) -> String {
+        format!("{}_probs_{class}", self.predicted_column())
+    }
+
     /// Fields of one of its elements.
     pub fn probability_fields(&self) -> Fields {
         Fields::from(vec![

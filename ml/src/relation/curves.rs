@@ -23,8 +23,7 @@ pub(super) fn plan_confusion(arguments: Arguments) -> Result<LogicalPlan> {
     let call = aggregate("gm_confusion")?.call(vec![column("label"), column("scores"), lit(threshold)]);
     let matrix =
         LogicalPlanBuilder::from(scored(&arguments)?).aggregate(Vec::<Expr>::new(), [call.alias(MATRIX)])?.build()?;
-    // Before the model is trained its classes are not known: the columns of two stand for them.
-    let classes = shape.classes.clone().unwrap_or_else(|| vec!["false".into(), "true".into()]);
+    let classes = shape.column_classes();
     let rows: Vec<Vec<Expr>> =
         classes.iter().enumerate().map(|(index, class)| vec![lit(index as i64), lit(class.as_str())]).collect();
     let classes_plan = LogicalPlanBuilder::values(rows)?
@@ -47,16 +46,24 @@ pub(super) fn plan_confusion(arguments: Arguments) -> Result<LogicalPlan> {
         .build()
 }
 
-/// A row for each threshold that makes a difference, from the highest down.
+/// A row for each threshold, from the highest down: those that were given, or all that make a difference.
 pub(super) fn plan_roc(arguments: Arguments) -> Result<LogicalPlan> {
     only_classifiers(&arguments)?;
-    if arguments.threshold.is_some() {
-        return Err(wrong(&arguments.function, "it walks over all thresholds and takes none"));
+    if arguments.settings.threshold.is_some() {
+        return Err(wrong(
+            &arguments.function,
+            "its thresholds are an array: ML.ROC_CURVE(MODEL m, TABLE t, [0.25, 0.5])",
+        ));
     }
     if arguments.shape().classes.as_ref().is_some_and(|classes| classes.len() > 2) {
         return Err(wrong(&arguments.function, "it is for two classes, this model has more"));
     }
-    let call = aggregate("gm_roc_curve")?.call(vec![column("label"), column("scores")]);
+    let thresholds = arguments.thresholds.as_ref().map(|thresholds| {
+        let values: Vec<ScalarValue> = thresholds.iter().map(|x| ScalarValue::Float64(Some(*x))).collect();
+        lit(ScalarValue::List(ScalarValue::new_list_nullable(&values, &DataType::Float64)))
+    });
+    let call = [column("label"), column("scores")].into_iter().chain(thresholds);
+    let call = aggregate("gm_roc_curve")?.call(call.collect());
     let curve = LogicalPlanBuilder::from(scored(&arguments)?)
         .aggregate(Vec::<Expr>::new(), [call.alias(CURVE)])?
         .unnest_column(CURVE)?

@@ -40,7 +40,7 @@ pub(super) fn scored(arguments: &Arguments) -> Result<LogicalPlan> {
     let Some(data) = &arguments.data else {
         let (schema, batches) = match &arguments.known {
             Known::Loaded(loaded) => loaded.held_out().map_err(invalid)?,
-            Known::Planned(_) => (Arc::new(Schema::new(score_fields(shape))), vec![]),
+            Known::Planned(_) | Known::Running(..) => (Arc::new(Schema::new(score_fields(shape))), vec![]),
         };
         return rows_plan("held_out", schema, batches);
     };

@@ -21,7 +21,7 @@ use crate::transform::InputColumn;
 
 /// All of them, to register with a session.
 pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    [Answer::Prediction, Answer::Score, Answer::Transformed].map(function).to_vec()
+    [Answer::Prediction, Answer::Columns, Answer::Score, Answer::Transformed].map(function).to_vec()
 }
 
 fn function(answer: Answer) -> Arc<ScalarUDF> {
@@ -33,6 +33,17 @@ fn function(answer: Answer) -> Arc<ScalarUDF> {
 pub(super) fn predict(id: &str, threshold: f64, shape: &ModelShape) -> Expr {
     let columns = shape.inputs.iter().map(|input| column(&input.name));
     function(Answer::Prediction).call([lit(id), lit(threshold)].into_iter().chain(columns).collect())
+}
+
+/// `ml_predict_columns(id, threshold, columns...)`: a struct of `label` and of [`class_field`] for each class.
+pub(super) fn predict_columns(id: &str, threshold: f64, shape: &ModelShape) -> Expr {
+    let columns = shape.inputs.iter().map(|input| column(&input.name));
+    function(Answer::Columns).call([lit(id), lit(threshold)].into_iter().chain(columns).collect())
+}
+
+/// The field with the probability of the class number `class`.
+pub(super) fn class_field(class: usize) -> String {
+    format!("prob_{class}")
 }
 
 /// `ml_score(id, label, columns...)`: a struct of `label`, as the metrics count it, and `scores`.
@@ -87,6 +98,7 @@ fn score_array(predictor: &Predictor, scores: Vec<f64>) -> Result<ArrayRef> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Answer {
     Prediction,
+    Columns,
     Score,
     Transformed,
 }
@@ -101,8 +113,15 @@ impl ModelFunction {
     /// Arguments before the model's columns.
     fn leading(&self) -> usize {
         match self.answer {
-            Answer::Prediction | Answer::Score => 2,
+            Answer::Prediction | Answer::Columns | Answer::Score => 2,
             Answer::Transformed => 1,
+        }
+    }
+
+    fn threshold(&self, args: &ScalarFunctionArgs) -> Result<f64> {
+        match args.args.get(1) {
+            Some(ColumnarValue::Scalar(ScalarValue::Float64(Some(threshold)))) => Ok(*threshold),
+            _ => exec_err!("{}: the second argument is a threshold", self.name()),
         }
     }
 
@@ -117,6 +136,11 @@ impl ModelFunction {
                 }
                 Fields::from(fields)
             }
+            Answer::Columns => {
+                let probability = |class| Field::new(class_field(class), DataType::Float64, true);
+                let label = Field::new("label", shape.predicted_type(), true);
+                [label].into_iter().chain((0..shape.column_classes().len()).map(probability)).collect()
+            }
             Answer::Score => score_fields(shape),
             Answer::Transformed => match known.predictor() {
                 Some(predictor) => predictor.transform.output_schema().fields().clone(),
@@ -130,6 +154,7 @@ impl ScalarUDFImpl for ModelFunction {
     fn name(&self) -> &str {
         match self.answer {
             Answer::Prediction => "ml_predict",
+            Answer::Columns => "ml_predict_columns",
             Answer::Score => "ml_score",
             Answer::Transformed => "ml_transform",
         }
@@ -162,13 +187,10 @@ impl ScalarUDFImpl for ModelFunction {
         let batch = batch_of(&predictor.shape().inputs, &args.args[self.leading()..], rows)?;
         let columns = match self.answer {
             Answer::Prediction => {
-                let threshold = match args.args.get(1) {
-                    Some(ColumnarValue::Scalar(ScalarValue::Float64(Some(threshold)))) => *threshold,
-                    _ => return exec_err!("ml_predict: the second argument is a threshold"),
-                };
-                let predictions = predictor.predict(&batch, threshold).map_err(invalid)?;
+                let predictions = predictor.predict(&batch, self.threshold(&args)?).map_err(invalid)?;
                 [Some(predictions.labels), predictions.probabilities].into_iter().flatten().collect()
             }
+            Answer::Columns => predictor.predict_columns(&batch, self.threshold(&args)?).map_err(invalid)?,
             Answer::Score => scores(predictor, &args.args[1].to_array(rows)?, &batch)?,
             Answer::Transformed => predictor.transform.apply_to_batch(&batch).map_err(invalid)?.columns().to_vec(),
         };

@@ -1,5 +1,6 @@
-//! `ML.TRAINING_INFO`, `ML.FEATURE_INFO` and `ML.WEIGHTS`: what a model tells of itself.
+//! `ML.TRAINING_INFO`, `ML.FEATURE_INFO`, `ML.WEIGHTS` and `ML.ADVANCED_WEIGHTS`: what a model tells of itself.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -7,11 +8,13 @@ use arrow::array::{
     UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
-use datafusion::common::Result;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
+use engine::Error;
 
 use super::arguments::{Arguments, wrong};
-use super::rows_plan;
+use super::functions::column;
+use super::{invalid, rows_plan};
 use crate::linear::LinearModel;
 use crate::model::Predictor;
 use crate::model::estimator::Trained;
@@ -19,14 +22,22 @@ use crate::model::files;
 use crate::registry::Known;
 use crate::transform::{Feature, FeatureInfo, Inputs};
 
-/// The loss curve.
+/// The loss curve, of a finished version or of the run that is training now.
 pub(super) fn plan_training(arguments: Arguments) -> Result<LogicalPlan> {
     arguments.only_model()?;
-    let batches = match &arguments.known {
-        Known::Loaded(loaded) => loaded.training.clone(),
-        Known::Planned(_) => vec![],
+    let (batches, version, status) = match &arguments.known {
+        Known::Loaded(loaded) => (loaded.training.clone(), Some(loaded.version), "finished"),
+        Known::Running(_, run) => {
+            (vec![files::training_batch(&run.history).map_err(invalid)?], Some(run.version), "running")
+        }
+        Known::Planned(_) => (vec![], None, "finished"),
     };
-    rows_plan("training_info", files::training_schema(), batches)
+    let schema = files::training_schema();
+    let names: Vec<Expr> = schema.fields().iter().map(|field| column(field.name())).collect();
+    let more = [lit(ScalarValue::UInt64(version)).alias("version"), lit(status).alias("status")];
+    LogicalPlanBuilder::from(rows_plan("training_info", schema, batches)?)
+        .project(names.into_iter().chain(more).collect::<Vec<_>>())?
+        .build()
 }
 
 /// Statistics of the raw columns over the training rows.
@@ -86,6 +97,59 @@ fn weights_schema(classes: bool) -> SchemaRef {
 
 /// The coefficients of a linear model; for more than two classes a row for each feature and class.
 pub(super) fn plan_weights(arguments: Arguments) -> Result<LogicalPlan> {
+    let Some((predictor, model)) = linear_model(&arguments)? else {
+        return rows_plan("weights", weights_schema(false), vec![]);
+    };
+    let batch = weights(predictor, model)?;
+    rows_plan("weights", batch.schema(), vec![batch])
+}
+
+/// The coefficients of a linear model that was trained with CALCULATE_P_VALUES, with standard errors and p-values.
+pub(super) fn plan_advanced_weights(arguments: Arguments) -> Result<LogicalPlan> {
+    let number = |name: &str| Field::new(name, DataType::Float64, true);
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("processed_input", DataType::Utf8, false),
+        Field::new("category", DataType::Utf8, true),
+        number("weight"),
+        number("standard_error"),
+        number("p_value"),
+    ]));
+    let Some((predictor, model)) = linear_model(&arguments)? else {
+        return rows_plan("advanced_weights", schema, vec![]);
+    };
+    let Some(inference) = &model.inference else {
+        let name = &arguments.shape().name;
+        let what = format!("{name} was trained without standard errors and p-values");
+        let error = Error::invalid(format!("ML.{}: {what}", arguments.function));
+        return Err(invalid(error.with_hint("train it with OPTIONS (calculate_p_values = TRUE, ...)")));
+    };
+    let names = &predictor.transform.layout().names;
+    let (mut inputs, mut categories, mut columns) = (Vec::new(), Vec::new(), vec![]);
+    for weighted in weighted_features(predictor) {
+        for input in weighted.inputs.clone() {
+            inputs.push(weighted.name.to_string());
+            let category = (!weighted.is_single).then(|| category(&names[input], weighted.name).to_string());
+            categories.push(category);
+            columns.push(input);
+        }
+    }
+    let of = |values: &[f64]| columns.iter().map(|input| Some(values[*input])).collect::<Vec<_>>();
+    let mut numbers = [of(&model.coefficients), of(&inference.standard_errors), of(&inference.p_values)];
+    // Without an intercept there is no row for it.
+    if let Some(at) = inference.standard_errors.len().checked_sub(1).filter(|at| *at == model.coefficients.len()) {
+        inputs.push(INTERCEPT.to_string());
+        categories.push(None);
+        let values = [model.intercepts[0], inference.standard_errors[at], inference.p_values[at]];
+        numbers.iter_mut().zip(values).for_each(|(column, value)| column.push(Some(value)));
+    }
+    let [weights, errors, p_values] = numbers.map(|column| Arc::new(Float64Array::from(column)) as ArrayRef);
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(StringArray::from(inputs)), Arc::new(StringArray::from(categories)), weights, errors, p_values];
+    rows_plan("advanced_weights", schema.clone(), vec![RecordBatch::try_new(schema, columns)?])
+}
+
+/// The model, which must be a linear one; `None` while it is only planned.
+fn linear_model(arguments: &Arguments) -> Result<Option<(&Predictor, &LinearModel)>> {
     arguments.only_model()?;
     if arguments.shape().model_type.is_network() {
         let name = arguments.shape().model_type.name();
@@ -94,14 +158,45 @@ pub(super) fn plan_weights(arguments: Arguments) -> Result<LogicalPlan> {
             &format!("it is for linear models, {} is a {name}", arguments.shape().name),
         ));
     }
-    let Some(predictor) = arguments.known.predictor() else {
-        return rows_plan("weights", weights_schema(false), vec![]);
+    let Some(predictor) = arguments.known.predictor() else { return Ok(None) };
+    match &predictor.trained {
+        Trained::Linear(model) => Ok(Some((predictor, model))),
+        Trained::Network(_) => Err(wrong(&arguments.function, "the model has no linear weights")),
+    }
+}
+
+/// The name of the intercept's row.
+const INTERCEPT: &str = "__INTERCEPT__";
+
+/// A feature with the inputs of the model that it becomes.
+struct WeightedFeature<'a> {
+    name: &'a str,
+    inputs: Range<usize>,
+    /// Whether it is one number, so that it has one weight and no categories.
+    is_single: bool,
+}
+
+fn weighted_features(predictor: &Predictor) -> Vec<WeightedFeature<'_>> {
+    let offsets = predictor.transform.layout().group_offsets();
+    let (mut dense, mut group) = (0, 0);
+    let weighted = |feature: &Feature| match group_width(feature) {
+        // A group without columns is none.
+        Some(0) => (0..0, false),
+        Some(width) => {
+            let first = offsets[group];
+            group += 1;
+            (first..first + width as usize, false)
+        }
+        None => {
+            let first = dense;
+            dense += dense_width(feature);
+            (first..dense, matches!(feature.inputs, Inputs::Number { .. }))
+        }
     };
-    let Trained::Linear(model) = &predictor.trained else {
-        return Err(wrong(&arguments.function, "the model has no linear weights"));
-    };
-    let batch = weights(predictor, model)?;
-    rows_plan("weights", batch.schema(), vec![batch])
+    let features = predictor.transform.features();
+    let inputs: Vec<(Range<usize>, bool)> = features.iter().map(weighted).collect();
+    let named = features.iter().zip(inputs);
+    named.map(|(feature, (inputs, is_single))| WeightedFeature { name: &feature.name, inputs, is_single }).collect()
 }
 
 fn weights(predictor: &Predictor, model: &LinearModel) -> Result<RecordBatch> {
@@ -114,36 +209,22 @@ fn weights(predictor: &Predictor, model: &LinearModel) -> Result<RecordBatch> {
     let structs = StructBuilder::from_fields(category_fields(), 0);
     let mut categories = ListBuilder::new(structs);
     let layout = predictor.transform.layout();
-    let offsets = layout.group_offsets();
+    let features = weighted_features(predictor);
     let coefficient = |input: usize, output: usize| model.coefficients[input * outputs + output];
     for output in 0..outputs {
         let class = classes.as_ref().map(|classes| classes[output].clone());
-        let (mut dense, mut group) = (0, 0);
-        for feature in predictor.transform.features() {
-            let inputs = match group_width(feature) {
-                Some(width) => {
-                    let first = offsets[group];
-                    group += 1;
-                    first..first + width as usize
-                }
-                None => {
-                    let first = dense;
-                    dense += dense_width(feature);
-                    first..dense
-                }
-            };
-            names.push(feature.name.clone());
+        for WeightedFeature { name, inputs, is_single } in &features {
+            names.push(name.to_string());
             class_labels.push(class.clone());
-            let single = group_width(feature).is_none() && inputs.len() == 1;
-            values.push(single.then(|| coefficient(inputs.start, output)));
-            if single {
+            values.push(is_single.then(|| coefficient(inputs.start, output)));
+            if *is_single {
                 categories.append(false);
                 continue;
             }
-            for input in inputs {
+            for input in inputs.clone() {
                 let entry = categories.values();
                 if let Some(text) = entry.field_builder::<StringBuilder>(0) {
-                    text.append_value(category(&layout.names[input], &feature.name));
+                    text.append_value(category(&layout.names[input], name));
                 }
                 if let Some(weight) = entry.field_builder::<Float64Builder>(1) {
                     weight.append_value(coefficient(input, output));
@@ -152,7 +233,7 @@ fn weights(predictor: &Predictor, model: &LinearModel) -> Result<RecordBatch> {
             }
             categories.append(true);
         }
-        names.push("__INTERCEPT__".into());
+        names.push(INTERCEPT.into());
         values.push(Some(model.intercepts[output]));
         class_labels.push(class);
         categories.append(false);

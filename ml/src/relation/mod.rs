@@ -27,12 +27,31 @@ pub(crate) use rewrite::ModelNames;
 pub(crate) const MODEL_PREFIX: &str = "gristmill-model:";
 
 /// The functions over models, without `ML.`.
-pub(crate) const FUNCTIONS: &[&str] =
-    &["PREDICT", "EVALUATE", "CONFUSION_MATRIX", "ROC_CURVE", "TRAINING_INFO", "FEATURE_INFO", "WEIGHTS", "TRANSFORM"];
+pub(crate) const FUNCTIONS: &[&str] = &[
+    "PREDICT",
+    "EVALUATE",
+    "CONFUSION_MATRIX",
+    "ROC_CURVE",
+    "TRAINING_INFO",
+    "FEATURE_INFO",
+    "WEIGHTS",
+    "ADVANCED_WEIGHTS",
+    "TRANSFORM",
+];
 
 /// Functions of the dialect that this build does not have.
-const FUNCTIONS_ELSEWHERE: &[&str] =
-    &["FEATURE_IMPORTANCE", "EXPLAIN_PREDICT", "GLOBAL_EXPLAIN", "CENTROIDS", "FORECAST", "RECOMMEND", "TRIAL_INFO"];
+const FUNCTIONS_ELSEWHERE: &[&str] = &[
+    "FEATURE_IMPORTANCE",
+    "EXPLAIN_PREDICT",
+    "GLOBAL_EXPLAIN",
+    "CENTROIDS",
+    "PRINCIPAL_COMPONENTS",
+    "RECONSTRUCTION_LOSS",
+    "DETECT_ANOMALIES",
+    "FORECAST",
+    "RECOMMEND",
+    "TRIAL_INFO",
+];
 
 /// Whether the function, called without data, reads the held-out rows.
 fn reads_held_out(function: &str) -> bool {
@@ -87,16 +106,7 @@ fn name_parts(name: &ObjectName) -> Vec<String> {
 }
 
 fn plan_call(function: &str, relation: &TableFactor, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
-    if FUNCTIONS_ELSEWHERE.contains(&function) {
-        return Err(invalid(Error::invalid(format!("ML.{function} is not in this build yet"))));
-    }
-    if !FUNCTIONS.contains(&function) {
-        let error = Error::invalid(format!("there is no function ML.{function} over models"));
-        return Err(invalid(match near(function, FUNCTIONS.iter().copied()) {
-            Some(known) => error.with_hint(format!("did you mean ML.{known}?")),
-            None => error.with_hint(format!("there are ML.{}", FUNCTIONS.join(", ML."))),
-        }));
-    }
+    must_exist(function).map_err(invalid)?;
     let arguments = Arguments::read(function, relation, context)?;
     match function {
         "PREDICT" => predict::plan(arguments),
@@ -106,8 +116,25 @@ fn plan_call(function: &str, relation: &TableFactor, context: &mut dyn RelationP
         "ROC_CURVE" => curves::plan_roc(arguments),
         "TRAINING_INFO" => information::plan_training(arguments),
         "FEATURE_INFO" => information::plan_features(arguments),
+        "ADVANCED_WEIGHTS" => information::plan_advanced_weights(arguments),
         _ => information::plan_weights(arguments),
     }
+}
+
+/// Whether there is such a function over models (upper case, without `ML.`).
+fn must_exist(function: &str) -> engine::Result<()> {
+    if FUNCTIONS.contains(&function) {
+        return Ok(());
+    }
+    if FUNCTIONS_ELSEWHERE.contains(&function) {
+        let error = Error::invalid(format!("ML.{function} is not in this build yet"));
+        return Err(error.with_hint(format!("there are ML.{}", FUNCTIONS.join(", ML."))));
+    }
+    let error = Error::invalid(format!("there is no function ML.{function} over models"));
+    Err(match near(function, FUNCTIONS.iter().chain(FUNCTIONS_ELSEWHERE).copied()) {
+        Some(known) => error.with_hint(format!("did you mean ML.{known}?")),
+        None => error.with_hint(format!("there are ML.{}", FUNCTIONS.join(", ML."))),
+    })
 }
 
 /// One of our errors inside the query engine's.

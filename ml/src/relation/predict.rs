@@ -1,4 +1,4 @@
-//! `ML.PREDICT(MODEL m, data [, STRUCT(t AS threshold)])`: the data's columns, then the predictions.
+//! `ML.PREDICT(MODEL m, data [, STRUCT(t AS threshold, b AS probs_as_columns)])`: the data's columns, then the predictions.
 //! `ML.TRANSFORM(MODEL m, data)`: what the model sees.
 
 use arrow::datatypes::{Field, Schema};
@@ -22,9 +22,16 @@ pub(super) fn plan(arguments: Arguments) -> Result<LogicalPlan> {
     let threshold = arguments.checked_threshold()?;
     let shape = arguments.shape();
     check_columns(&arguments, &data)?;
-    let mut outputs = vec![("label", shape.predicted_column())];
-    if shape.model_type.is_classifier() {
-        outputs.push(("probs", format!("{}_probs", shape.predicted_column())));
+    let is_classifier = shape.model_type.is_classifier();
+    let as_columns = arguments.settings.probs_as_columns && is_classifier;
+    let mut outputs = vec![("label".to_string(), shape.predicted_column())];
+    if as_columns {
+        let classes = shape.column_classes();
+        let column =
+            |(index, class): (usize, &String)| (functions::class_field(index), shape.probability_column(class));
+        outputs.extend(classes.iter().enumerate().map(column));
+    } else if is_classifier {
+        outputs.push(("probs".to_string(), format!("{}_probs", shape.predicted_column())));
     }
     for (_, name) in &outputs {
         if data.schema().has_column_with_unqualified_name(name) {
@@ -32,7 +39,8 @@ pub(super) fn plan(arguments: Arguments) -> Result<LogicalPlan> {
         }
     }
     let passed: Vec<Expr> = data.schema().fields().iter().map(|field| column(field.name())).collect();
-    let prediction = functions::predict(&arguments.id, threshold, shape).alias(PREDICTION);
+    let function = if as_columns { functions::predict_columns } else { functions::predict };
+    let prediction = function(&arguments.id, threshold, shape).alias(PREDICTION);
     let outputs = outputs.into_iter().map(|(field, name)| get_field(column(PREDICTION), field).alias(name));
     LogicalPlanBuilder::from(data)
         .project(passed.iter().cloned().chain([prediction]))?

@@ -6,9 +6,9 @@ use datafusion::common::{Diagnostic, Span};
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use engine::extension::SqlRewrite;
-use engine::{Error, Result, Session, near};
+use engine::{Error, Result, Session};
 
-use super::{FUNCTIONS, MODEL_PREFIX};
+use super::MODEL_PREFIX;
 use crate::name::ModelName;
 use crate::registry;
 
@@ -30,14 +30,14 @@ impl SqlRewrite for ModelNames {
             let place = &tokens[argument.start];
             match argument.kind {
                 Kind::Model { function, name } => {
-                    if !FUNCTIONS.contains(&function.as_str()) {
-                        return Err(placed(place, unknown_function(&function)));
-                    }
+                    super::must_exist(&function).map_err(|error| placed(place, error))?;
                     let name = ModelName::parse(&name).map_err(|error| placed(place, error))?;
                     let needs_rows = super::reads_held_out(&function);
-                    let id = registry::load_for_planning(session, &name, needs_rows)
-                        .await
-                        .map_err(|error| placed(place, error))?;
+                    let id = match function.as_str() {
+                        "TRAINING_INFO" => registry::load_curve_for_planning(session, &name).await,
+                        _ => registry::load_for_planning(session, &name, needs_rows).await,
+                    };
+                    let id = id.map_err(|error| placed(place, error))?;
                     written.push(like(place, Token::SingleQuotedString(format!("{MODEL_PREFIX}{id}"))));
                 }
                 Kind::Models => {
@@ -159,14 +159,6 @@ fn name_after<'a>(token: &impl Fn(usize) -> Option<&'a Token>, mut i: usize) -> 
 
 fn like(place: &TokenWithSpan, token: Token) -> TokenWithSpan {
     TokenWithSpan { token, span: place.span }
-}
-
-fn unknown_function(function: &str) -> Error {
-    let error = Error::invalid(format!("there is no function ML.{function} over models"));
-    match near(function, FUNCTIONS.iter().copied()) {
-        Some(known) => error.with_hint(format!("did you mean ML.{known}?")),
-        None => error.with_hint(format!("there are ML.{}", FUNCTIONS.join(", ML."))),
-    }
 }
 
 /// An error at a token: the engine turns the span into a place in the text.

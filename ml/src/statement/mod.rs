@@ -21,8 +21,15 @@ pub(crate) use cursor::Cursor;
 pub(crate) struct ModelStatements;
 
 /// First words of each statement.
-const KEYWORDS: &[&str] =
-    &["CREATE MODEL", "CREATE OR REPLACE MODEL", "DROP MODEL", "ALTER MODEL", "SHOW MODELS", "EXPORT MODEL"];
+const KEYWORDS: &[&str] = &[
+    "CREATE MODEL",
+    "CREATE OR REPLACE MODEL",
+    "DROP MODEL",
+    "ALTER MODEL",
+    "SHOW MODELS",
+    "SHOW MODEL",
+    "EXPORT MODEL",
+];
 
 impl StatementParser for ModelStatements {
     fn keywords(&self) -> &'static [&'static str] {

@@ -18,32 +18,8 @@ pub enum CategoryEncoding {
     Dummy,
     /// A number per category, ascending by value.
     Label,
-}
-
-impl CategoryEncoding {
-    /// Reads the option's value, e.g. `ONE_HOT_ENCODING`.
-    ///
-    /// # Errors
-    /// Unknown names, with the near one.
-    pub fn parse(text: &str) -> Result<Self> {
-        const NAMES: [&str; 3] = ["ONE_HOT_ENCODING", "DUMMY_ENCODING", "LABEL_ENCODING"];
-        match text.to_uppercase().as_str() {
-            "ONE_HOT_ENCODING" => Ok(CategoryEncoding::OneHot),
-            "DUMMY_ENCODING" => Ok(CategoryEncoding::Dummy),
-            "LABEL_ENCODING" => Ok(CategoryEncoding::Label),
-            "TARGET_ENCODING" => {
-                Err(Error::invalid("CATEGORY_ENCODING_METHOD = TARGET_ENCODING is not in this build yet")
-                    .with_hint(format!("use one of {}", NAMES.join(", "))))
-            }
-            _ => {
-                let error = Error::invalid(format!("CATEGORY_ENCODING_METHOD = '{text}' is unknown"));
-                Err(match near(text, NAMES) {
-                    Some(name) => error.with_hint(format!("did you mean {name}?")),
-                    None => error.with_hint(format!("it is one of {}", NAMES.join(", "))),
-                })
-            }
-        }
-    }
+    /// The mean label of the category's rows.
+    Target,
 }
 
 /// How features are chosen.

@@ -27,7 +27,7 @@ pub(crate) struct Evaluator {
 #[derive(Debug)]
 enum Planned {
     Sql { sql: String, expr: Arc<dyn PhysicalExpr>, reads: Vec<ColumnId>, schema: SchemaRef },
-    Fitted { input: ColumnId, applier: Applier },
+    Fitted { input: ColumnId, applier: Box<Applier> },
 }
 
 impl Evaluator {
@@ -53,7 +53,7 @@ impl Evaluator {
                 Work::Fit { input, function } => {
                     let input = id(input)?;
                     let data_type = function.output_type(columns.field(input).data_type());
-                    (Planned::Fitted { input, applier: Applier::new(function) }, data_type)
+                    (Planned::Fitted { input, applier: Box::new(Applier::new(function)) }, data_type)
                 }
             };
             planned.push(step_planned);

@@ -18,18 +18,21 @@ use super::spec::{
     FeatureKind, FitFunction, Imputation, Step, TransformSpec, Work, element_type, engine_error, is_number,
 };
 use super::statistics::{ColumnStatistics, Needs, collect};
+use super::target::{self, Target};
 
 /// What is asked beside what the functions need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct FitOptions {
     /// Medians of all numeric inputs, for ML.FEATURE_INFO. Exact medians need memory for each distinct value, so a
     /// caller with very many rows leaves them out.
     pub medians: bool,
+    /// The label, for TARGET_ENCODING.
+    pub target: Option<Target>,
 }
 
 impl Default for FitOptions {
     fn default() -> Self {
-        FitOptions { medians: true }
+        FitOptions { medians: true, target: None }
     }
 }
 
@@ -111,7 +114,17 @@ impl Fitting<'_> {
             if let Work::Fit { input, function } = &step.work {
                 let name = self.spec.describe(input);
                 let data_type = self.spec.columns.field_with_name(input).map_err(engine_error)?.data_type();
-                let function = freeze(function, &name, data_type, &found[input], &mut self.warnings)?;
+                let function = match function {
+                    FitFunction::TargetEncoder { standardise } => {
+                        let target = options
+                            .target
+                            .as_ref()
+                            .ok_or_else(|| Error::invalid("TARGET_ENCODING needs the label of the training rows"))?;
+                        let column = self.spec.expression(input, &self.steps)?;
+                        target::fit(train, column, CategoryType::of(data_type), target, *standardise).await?
+                    }
+                    other => freeze(other, &name, data_type, &found[input], &mut self.warnings)?,
+                };
                 fitted.push(Step { name: step.name.clone(), work: Work::Fit { input: input.clone(), function } });
             }
         }
@@ -182,7 +195,9 @@ fn needs_of(function: &FitFunction, input: Option<&DataType>) -> Needs {
         FitFunction::QuantileBucketize { buckets, .. } => {
             Needs { quantiles: inner_probabilities(*buckets), ..moments() }
         }
-        FitFunction::LabelEncoder(_) | FitFunction::OneHotEncoder { .. } => Needs { categories: true, ..none },
+        FitFunction::LabelEncoder(_) | FitFunction::OneHotEncoder { .. } | FitFunction::TargetEncoder { .. } => {
+            Needs { categories: true, ..none }
+        }
         FitFunction::MultiHotEncoder(_) => Needs { elements: true, ..none },
     }
 }
@@ -266,6 +281,7 @@ fn freeze(
             splits.dedup();
             Fitted::Bucketize { splits, format: *format }
         }
+        FitFunction::TargetEncoder { .. } => unreachable!("a target encoder is fitted with the label"),
         FitFunction::LabelEncoder(limit)
         | FitFunction::OneHotEncoder { limit, .. }
         | FitFunction::MultiHotEncoder(limit) => {

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::categories::{Categories, Lookup, as_text};
 use super::exact_float;
 use super::spec::{BucketFormat, engine_error};
+use super::target::TargetEncodings;
 use crate::function::buckets::Buckets;
 
 /// A function of one column, frozen. The variant says what it computes; NULL stays NULL where nothing else is said.
@@ -79,6 +80,8 @@ pub enum Fitted {
     OneHot(Categories),
     /// Indices of the categories of an array's elements, ascending, each once.
     MultiHot(Categories),
+    /// The mean label of the category's rows.
+    Target(TargetEncodings),
 }
 
 impl Fitted {
@@ -86,6 +89,7 @@ impl Fitted {
     pub(crate) fn length(&self) -> Option<usize> {
         match self {
             Fitted::Scale { length, .. } | Fitted::FillNumber { length, .. } => *length,
+            Fitted::Target(target) if target.width() > 1 => Some(target.width()),
             _ => None,
         }
     }
@@ -104,6 +108,7 @@ impl Fitted {
             Fitted::LabelEncoder(categories) | Fitted::OneHot(categories) | Fitted::MultiHot(categories) => {
                 Some(categories)
             }
+            Fitted::Target(target) => Some(&target.categories),
             _ => None,
         }
     }
@@ -119,6 +124,7 @@ impl Fitted {
             Fitted::FillBoolean { .. } => DataType::Boolean,
             Fitted::LabelEncoder(_) | Fitted::OneHot(_) => DataType::Int64,
             Fitted::MultiHot(_) => DataType::new_list(DataType::Int64, true),
+            Fitted::Target(target) => target.output_type(),
         }
     }
 }
@@ -178,6 +184,7 @@ impl Applier {
                 let known = indices.values().iter().map(|index| (*index >= 0).then_some(*index));
                 Ok(Arc::new(known.collect::<Int64Array>()))
             }
+            Fitted::Target(target) => target.apply(lookup(), values),
             Fitted::MultiHot(_) => {
                 let list = as_list(values)?;
                 let indices = lookup().indices(list.values())?;

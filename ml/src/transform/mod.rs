@@ -26,6 +26,7 @@ pub(crate) mod planning;
 mod spec;
 mod statistics;
 mod steps;
+mod target;
 
 pub use automatic::{AutomaticOptions, CategoryEncoding};
 pub use categories::Categories;
@@ -36,6 +37,7 @@ pub use info::FeatureInfo;
 pub use input::InputColumn;
 pub use label::{FittedLabel, LabelEncoding, LabelTask};
 pub use spec::{LabelColumn, Step, TransformSpec, Work};
+pub use target::{Target, TargetEncodings};
 
 pub(crate) use categories::as_text;
 pub(crate) use fitted::{as_list, as_numbers, fitted_function};

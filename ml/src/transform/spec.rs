@@ -80,6 +80,11 @@ pub(crate) enum FitFunction {
     },
     /// One column per kept element of an array.
     MultiHotEncoder(CategoryLimit),
+    /// The mean label of the category's rows.
+    TargetEncoder {
+        /// Whether the encoded values are standardised.
+        standardise: bool,
+    },
 }
 
 /// What a missing value becomes.
@@ -252,6 +257,7 @@ impl FitFunction {
             FitFunction::LabelEncoder(_) => "ML.LABEL_ENCODER",
             FitFunction::OneHotEncoder { .. } => "ML.ONE_HOT_ENCODER",
             FitFunction::MultiHotEncoder(_) => "ML.MULTI_HOT_ENCODER",
+            FitFunction::TargetEncoder { .. } => "TARGET_ENCODING",
         }
     }
 
@@ -295,6 +301,9 @@ impl FitFunction {
                     wrong("plain values")
                 }
             }
+            // For more than two classes an array, which is known when it is fitted; nothing is made of it before.
+            FitFunction::TargetEncoder { .. } if is_category(input) => Ok(DataType::Float64),
+            FitFunction::TargetEncoder { .. } => wrong("plain values"),
             FitFunction::MultiHotEncoder(_) => match element_type(input) {
                 Some(element) if is_category(element) => Ok(DataType::new_list(DataType::Int64, true)),
                 _ => wrong("an array of plain values"),

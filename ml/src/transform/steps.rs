@@ -209,6 +209,9 @@ impl Steps {
                 (FitFunction::OneHotEncoder { limit: AUTOMATIC_LIMIT, drop_most_frequent: true }, FeatureKind::OneHot)
             }
             CategoryEncoding::Label => (FitFunction::LabelEncoder(AUTOMATIC_LIMIT), FeatureKind::Number),
+            CategoryEncoding::Target => {
+                (FitFunction::TargetEncoder { standardise: defaults.standardise }, FeatureKind::Number)
+            }
         };
         let encoded = self.fit(function, column)?;
         self.add_feature(name, &encoded, kind)

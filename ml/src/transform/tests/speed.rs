@@ -20,7 +20,7 @@ async fn rows_a_second() {
     let (frame, batch) = rows(&query).await;
     let spec = TransformSpec::automatic(&schema_of(&frame), &[], AutomaticOptions::default()).unwrap();
     let started = Instant::now();
-    let frozen = spec.fit(&frame, &FitOptions { medians: false }).await.unwrap();
+    let frozen = spec.fit(&frame, &FitOptions { medians: false, ..FitOptions::default() }).await.unwrap();
     println!("fit: {:.3} s for {} rows", started.elapsed().as_secs_f64(), batch.num_rows());
     let mut best = f64::INFINITY;
     for _ in 0..7 {
