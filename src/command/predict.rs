@@ -18,7 +18,7 @@ pub(super) fn predict(console: &Console, args: &PredictArgs) -> Result<Exit> {
         return Err(Error::Usage("--threshold: expected a probability between 0 and 1".to_string()));
     }
     let settings = &console.config.settings;
-    let format = settings.format.or_else(|| args.output.output.as_deref().and_then(Format::of_name));
+    let format = settings.format.or_else(|| args.output.output.as_deref().and_then(format_of));
     // An array of probabilities in a cell would have to be taken apart by whoever reads it.
     let flat = matches!(format, Some(Format::Csv | Format::Tsv));
     let query = ml::registry::prediction_query(&model, &args.data, args.threshold, flat);
@@ -45,7 +45,7 @@ fn stored_as(console: &Console, output: &str) -> Option<&'static str> {
         return None;
     }
     let directory = output.ends_with('/');
-    match settings.format.or_else(|| Format::of_name(output)) {
+    match settings.format.or_else(|| format_of(output)) {
         Some(Format::Parquet) => Some("PARQUET"),
         Some(Format::Csv) => Some("CSV"),
         Some(Format::Tsv) => Some("TSV"),
@@ -54,6 +54,12 @@ fn stored_as(console: &Console, output: &str) -> Option<&'static str> {
         None if directory => Some("PARQUET"),
         _ => None,
     }
+}
+
+/// The format that a name asks for; the engine compresses what is called `out.csv.gz`.
+fn format_of(name: &str) -> Option<Format> {
+    let compressed = ["gz", "bz2", "xz", "zst"].iter().find_map(|ending| name.strip_suffix(ending)?.strip_suffix('.'));
+    Format::of_name(compressed.unwrap_or(name))
 }
 
 /// An SQL literal.

@@ -37,6 +37,9 @@ fn separated_values_have_a_column_for_each_class() {
             assert!((number(row[3]) + number(row[4]) - 1.0).abs() < 1e-12, "{row:?}");
         }
     }
+    run(directory.path(), &["predict", "m", "new.csv", "-o", "out.csv.gz"]);
+    let query = "SELECT count(predicted_late_probs_true) FROM 'out.csv.gz'";
+    assert_eq!(run(directory.path(), &["-c", query, "--format", "csv", "--no-header"]), "2\n");
     let printed = run(directory.path(), &["predict", "m", "new.csv", "--format", "csv"]);
     assert!(
         printed.starts_with("name,x,predicted_late,predicted_late_probs_false,predicted_late_probs_true\n"),

@@ -9,6 +9,7 @@ use engine::extension::SqlRewrite;
 use engine::{Error, Result, Session};
 
 use super::MODEL_PREFIX;
+use crate::function;
 use crate::name::ModelName;
 use crate::registry;
 
@@ -19,6 +20,9 @@ pub(crate) struct ModelNames;
 #[async_trait]
 impl SqlRewrite for ModelNames {
     async fn rewrite(&self, session: &Session, tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
+        if let Some((place, error)) = misplaced(&tokens) {
+            return Err(placed(place, error));
+        }
         let calls = calls(&tokens);
         if calls.is_empty() {
             return Ok(tokens);
@@ -123,6 +127,18 @@ fn calls(tokens: &[TokenWithSpan]) -> Vec<Argument> {
         i += 1;
     }
     found
+}
+
+/// A function of TRANSFORM in ordinary SQL, with its place.
+fn misplaced(tokens: &[TokenWithSpan]) -> Option<(&TokenWithSpan, Error)> {
+    let significant: Vec<&TokenWithSpan> =
+        tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF)).collect();
+    let token = |i: usize| significant.get(i).map(|token| &token.token);
+    let calls = (0..significant.len()).filter(|i| token(*i) == Some(&Token::LParen));
+    let mut named = calls.filter_map(|i| Some((i, function::named(&ml_function(&token, i)?).ok()?)));
+    let (i, usage) = named.find(|(_, usage)| usage.kind == function::Kind::Analytic)?;
+    let what = format!("{} stands in TRANSFORM: its statistics are fitted on the training rows", usage.name);
+    Some((significant[i - 3], Error::invalid(what).with_hint(format!("TRANSFORM ({} AS x, ...)", usage.call))))
 }
 
 /// The X of `ML.X(`, upper case, when the parenthesis at `i` belongs to one.
