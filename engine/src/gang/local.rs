@@ -10,7 +10,9 @@
 //! the arithmetic works on stay private.
 //!
 //! A rank that returns an error, panics or ends early makes the next meeting fail with its cause, for all alike, so nobody
-//! waits for ever. Waiting spins for some microseconds, which is what ranks of equal work need, and then sleeps.
+//! waits for ever. Waiting spins for some microseconds, which is what ranks of equal work need, and then sleeps. A rank that spun
+//! in vain spins less the next time: on a machine with other work the awaited rank has lost its core, and gets it back sooner
+//! from one who sleeps.
 
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -53,7 +55,7 @@ where
     let hall = Hall::new(world);
     let outcomes: Vec<std::thread::Result<Result<T, E>>> = std::thread::scope(|scope| {
         let work = |rank: Rank| {
-            let mut mesh = LocalMesh { hall: &hall, rank, meetings: 0, failed: false };
+            let mut mesh = LocalMesh { hall: &hall, rank, meetings: 0, failed: false, patience: hall.spins };
             let outcome = catch_unwind(AssertUnwindSafe(|| body(&mut mesh)));
             hall.leave(rank, &outcome);
             outcome
@@ -195,6 +197,7 @@ struct Hall {
     sleepers: AtomicUsize,
     closed: Mutex<Option<(Rank, GangError)>>,
     bell: Condvar,
+    /// The most that a rank spins before it sleeps.
     spins: u32,
 }
 
@@ -204,6 +207,8 @@ struct Hall {
 unsafe impl Sync for Hall {}
 
 const CLOSED: u64 = 1 << 63;
+/// The least that a rank spins: about as long as falling asleep and waking up takes.
+const SPINS_MIN: u32 = 200;
 
 impl Hall {
     fn new(world: usize) -> Self {
@@ -262,14 +267,16 @@ impl Hall {
         }
     }
 
-    /// Waits until `done` says so.
-    fn wait(&self, done: impl Fn() -> bool) {
-        for _ in 0..self.spins {
+    /// Waits until `done` says so; `patience` is how often to look before falling asleep, and follows what comes of it.
+    fn wait(&self, patience: &mut u32, done: impl Fn() -> bool) {
+        for _ in 0..*patience {
             if done() {
+                *patience = (*patience + *patience / 8 + 1).min(self.spins);
                 return;
             }
             std::hint::spin_loop();
         }
+        *patience = (*patience / 2).max(SPINS_MIN.min(self.spins));
         let mut guard = self.lock();
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         while !done() {
@@ -279,7 +286,7 @@ impl Hall {
     }
 
     /// Meeting number `meeting`. All ranks succeed or none: an arrival is only counted while the hall is open.
-    fn arrive(&self, meeting: u64) -> Result<(), GangError> {
+    fn arrive(&self, meeting: u64, patience: &mut u32) -> Result<(), GangError> {
         let target = (meeting + 1) * self.world as u64;
         let counted = self
             .arrived
@@ -288,7 +295,7 @@ impl Hall {
         match counted {
             Err(_) => return Err(self.cause()),
             Ok(before) if before + 1 == target => self.wake(),
-            Ok(_) => self.wait(|| {
+            Ok(_) => self.wait(patience, || {
                 let word = self.arrived.0.load(Ordering::SeqCst);
                 word & CLOSED != 0 || word >= target
             }),
@@ -317,6 +324,7 @@ pub struct LocalMesh<'a> {
     rank: Rank,
     meetings: u64,
     failed: bool,
+    patience: u32,
 }
 
 impl<'a> LocalMesh<'a> {
@@ -336,7 +344,7 @@ impl<'a> LocalMesh<'a> {
         own.tag = tag;
         fill(own);
         flush();
-        hall.arrive(meeting)?;
+        hall.arrive(meeting, &mut self.patience)?;
         let desks = Desks { hall, turn };
         if let Some(rank) = (0..hall.world).find(|rank| desks.of(*rank).tag != tag) {
             return Err(GangError::OutOfStep { rank, got: desks.of(rank).tag, expected: tag });
@@ -417,6 +425,28 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;
     use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_rank_that_spun_in_vain_spins_less_the_next_time() {
+        let mut hall = Hall::new(2);
+        hall.spins = 1000;
+        let mut patience = hall.spins;
+        // True at the first look after all spins: the rank has the lock by then and need not sleep.
+        let wait_in_vain = |hall: &Hall, patience: &mut u32| {
+            let (looks, spins) = (AtomicUsize::new(0), *patience as usize);
+            hall.wait(patience, || looks.fetch_add(1, Ordering::SeqCst) >= spins);
+        };
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            wait_in_vain(&hall, &mut patience);
+            seen.push(patience);
+        }
+        assert_eq!(seen, [500, 250, SPINS_MIN, SPINS_MIN]);
+        hall.wait(&mut patience, || true);
+        assert_eq!(patience, 226);
+        (0..100).for_each(|_| hall.wait(&mut patience, || true));
+        assert_eq!(patience, hall.spins);
+    }
 
     fn tag(step: u64) -> Tag {
         Tag { generation: 1, step, round: 0 }
