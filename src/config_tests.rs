@@ -44,7 +44,7 @@ fn a_higher_layer_wins_and_the_origin_is_told() {
     let config = config.unwrap();
     for (key, value, origin) in [
         ("engine.threads", "2", "flag --threads".to_string()),
-        ("engine.memory_limit", "1073741824", "environment GRISTMILL_ENGINE__MEMORY_LIMIT".to_string()),
+        ("engine.memory_limit", "1g", "environment GRISTMILL_ENGINE__MEMORY_LIMIT".to_string()),
         ("output.max_rows", "7", format!("{directory}/user.toml:2")),
         ("output.null", "NA", format!("{directory}/user.toml:3")),
         ("ml.seed", "9", format!("{directory}/gristmill.toml:6")),

@@ -44,7 +44,7 @@ pub(crate) fn render(job: &Job<'_>, paint: Paint) -> String {
     }
     let outcomes = || job.statements.iter().flat_map(|statement| &statement.outcomes);
     section(&mut text, paint, "Parameters", facts(job.statements.iter().filter(|statement| declares(statement))));
-    section(&mut text, paint, "Outputs", outcomes().filter_map(output_line));
+    section(&mut text, paint, "Outputs", outputs(outcomes()));
     section(&mut text, paint, "Assertions", outcomes().filter_map(|outcome| assertion_line(outcome, paint)));
     section(&mut text, paint, "Facts", facts(job.statements.iter().filter(|statement| !declares(statement))));
     let usage = [
@@ -98,13 +98,23 @@ fn shortened(title: &str) -> String {
     title.chars().take(LETTERS - 1).chain(['…']).collect()
 }
 
-fn output_line(outcome: &Outcome) -> Option<String> {
-    match outcome {
-        Outcome::Committed { location, files, rows, bytes } => {
-            Some(format!("{location}  {}, {}, {}", plural(*files, "file"), plural(*rows, "row"), size(*bytes)))
-        }
-        _ => None,
-    }
+/// What was committed, a line each.
+fn outputs<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> impl Iterator<Item = String> {
+    let committed: Vec<(&str, String)> = outcomes
+        .filter_map(|outcome| match outcome {
+            Outcome::Committed { location, files, rows, bytes } => {
+                let amount = format!("{}, {}, {}", plural(*files, "file"), plural(*rows, "row"), size(*bytes));
+                Some((location.as_str(), amount))
+            }
+            _ => None,
+        })
+        .collect();
+    let width = committed.iter().map(|(location, _)| location.chars().count()).max().unwrap_or(0);
+    committed
+        .into_iter()
+        .map(move |(location, amount)| format!("{location:<width$}  {amount}"))
+        .collect::<Vec<_>>()
+        .into_iter()
 }
 
 fn assertion_line(outcome: &Outcome, paint: Paint) -> Option<String> {
@@ -190,28 +200,40 @@ mod tests {
                 }],
                 ..StatementReport::default()
             },
+            StatementReport {
+                title: "COPY TO out/one.csv".to_string(),
+                outcomes: vec![Outcome::Committed {
+                    location: "out/one.csv".to_string(),
+                    files: 1,
+                    rows: 1,
+                    bytes: 12,
+                }],
+                ..StatementReport::default()
+            },
         ];
         let job = Job {
             name: "late_flights.sql",
             statements: &statements,
-            planned: 5,
+            planned: 6,
             elapsed: Duration::from_secs(3),
             usage: Usage { cpu: Duration::from_millis(6_240), peak_rss_bytes: 412_000_000 },
             energy: Energy::Rapl { joules: 51.0 },
         };
         let text = render(&job, Paint::plain());
         let expected = "
-Job late_flights.sql: 4 of 5 statements in 3.00 s
+Job late_flights.sql: 5 of 6 statements in 3.00 s
   #  statement                                            time     rows    read  written
 ────────────────────────────────────────────────────────────────────────────────────────
   1  CREATE MODEL late_flights                          2.31 s  336,776  5.0 MB
   2  DECLARE min_auc DOUBLE                            0.000 s
   3  ASSERT long long long long long long long long …  0.012 s
   4  COPY TO out/                                      0.000 s       10           1.2 MB
+  5  COPY TO out/one.csv                               0.000 s
 Parameters
   min_auc  0.9
 Outputs
-  out/  12 files, 10 rows, 1.2 MB
+  out/         12 files, 10 rows, 1.2 MB
+  out/one.csv  1 file, 1 row, 12 B
 Assertions
   ok    auc >= $min_auc  (0.9312)
   warn  auc >= $min_auc

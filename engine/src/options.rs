@@ -125,11 +125,13 @@ impl Options {
             "engine.threads" => Some(self.threads.to_string()),
             "engine.target_partitions" => Some(self.partitions().to_string()),
             "engine.batch_size" => Some(self.batch_size.to_string()),
-            "engine.memory_limit" => Some(self.memory_limit.map_or("none".to_string(), |bytes| bytes.to_string())),
-            "engine.spill_limit" => Some(self.spill_limit.map_or("none".to_string(), |bytes| bytes.to_string())),
+            "engine.memory_limit" => {
+                Some(self.memory_limit.map_or("none".to_string(), |bytes| size_text(bytes as u64)))
+            }
+            "engine.spill_limit" => Some(self.spill_limit.map_or("none".to_string(), size_text)),
             "engine.temp_dir" => self.temp_dir.as_ref().map(|path| path.display().to_string()),
             "engine.warehouse" => Some(self.warehouse.clone()),
-            "sink.target_file_size" => Some(self.target_file_size.to_string()),
+            "sink.target_file_size" => Some(size_text(self.target_file_size)),
             "sink.compression" => self.compression.clone(),
             _ => self.settings.get(key).cloned(),
         }
@@ -211,6 +213,16 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     Ok((number * (1u64 << shift) as f64) as u64)
 }
 
+/// Bytes in the largest unit that needs no fraction, as [`parse_bytes`] reads them: `512m`.
+fn size_text(bytes: u64) -> String {
+    let exact =
+        [("t", 40), ("g", 30), ("m", 20), ("k", 10)].into_iter().find(|(_, shift)| bytes.trailing_zeros() >= *shift);
+    match exact {
+        Some((unit, shift)) if bytes > 0 => format!("{}{unit}", bytes >> shift),
+        _ => bytes.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,6 +241,10 @@ mod tests {
             ("-5m", None),
         ] {
             assert_eq!(parse_bytes(text).ok(), expected, "{text}");
+        }
+        for (bytes, expected) in [(0, "0"), (1000, "1000"), (512 << 20, "512m"), (3 << 29, "1536m"), (1 << 42, "4t")] {
+            assert_eq!(size_text(bytes), expected);
+            assert_eq!(parse_bytes(expected), Ok(bytes));
         }
     }
 

@@ -165,7 +165,7 @@ impl TrainObserver for EpochEvents<'_> {
 }
 
 /// `812,000`
-fn thousands(number: f64) -> String {
+pub(crate) fn thousands(number: f64) -> String {
     let digits = format!("{:.0}", number.max(0.0));
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {

@@ -231,7 +231,7 @@ fn exists(name: &str) -> Error {
 /// The figure that people look at first.
 fn headline(metrics: &serde_json::Value) -> Option<String> {
     let held_out = metrics.get("metrics")?;
-    let rows = metrics.get("rows")?.as_u64()?;
+    let rows = estimate::thousands(metrics.get("rows")?.as_f64()?);
     let of = metrics.get("of")?.as_str()?;
     let figure = ["roc_auc", "accuracy", "r2_score", "mean_squared_error"]
         .into_iter()

@@ -14,7 +14,10 @@ pub(super) fn config(common: &CommonArgs, action: ConfigAction) -> Result<Exit> 
         .config
         .show()
         .into_iter()
-        .map(|shown| vec![Some(shown.key), shown.value, Some(shown.origin.to_string()), Some(shown.description)])
+        .map(|shown| {
+            let value = shown.value.unwrap_or_else(|| "unset".to_string());
+            [shown.key, value, shown.origin.to_string(), shown.description].map(Some).to_vec()
+        })
         .collect();
     let printer = console.printer()?;
     let printed = console.wait(printer.print_strings(&["key", "value", "origin", "description"], &rows));

@@ -103,7 +103,11 @@ fn properties(details: &ModelDetails) -> Vec<Vec<Option<String>>> {
             ),
         ),
     ];
-    flatten("metrics", metrics, &mut properties);
+    // What was measured stands beside of which rows it was measured on, without a level of its own.
+    for (name, value) in metrics.as_object().into_iter().flatten() {
+        let prefix = if name == "metrics" { name.clone() } else { format!("metrics.{name}") };
+        flatten(&prefix, value, &mut properties);
+    }
     // The label's and the inputs' statistics are in transform.json and ML.FEATURE_INFO.
     for (name, value) in
         record.as_object().into_iter().flatten().filter(|(name, _)| !matches!(name.as_str(), "format" | "rows"))

@@ -68,8 +68,8 @@ pub(crate) fn help() -> String {
         let dot = format!("{} {}", entry.dot, entry.argument);
         text += &format!("  {dot:<20} {:<10} {}\n", entry.backslash, entry.description);
     }
-    text + "A statement ends with `;` and may have several lines. Tab completes names; Ctrl-R searches the history;\n\
-            Ctrl-C drops the line or stops the running statement.\n"
+    text + "A statement ends with `;` and may have several lines. Tab completes names;\n\
+            Ctrl-R searches the history; Ctrl-C drops the line or stops the running statement.\n"
 }
 
 impl Meta {
