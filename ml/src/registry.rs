@@ -107,6 +107,15 @@ pub(crate) async fn resolve(session: &Session, name: &ModelName) -> Result<Optio
     open(session, name).await.map(Some)
 }
 
+/// The name with the number of the version that it means.
+///
+/// # Errors
+/// No such model, version or alias; names the near ones.
+pub async fn version_of(session: &Session, name: &ModelName) -> Result<ModelName> {
+    let artifact = open(session, name).await?;
+    Ok(ModelName { name: artifact.name, version: VersionChoice::Number(artifact.version) })
+}
+
 async fn open(session: &Session, name: &ModelName) -> Result<Artifact> {
     let store = store(session);
     let number = match &name.version {

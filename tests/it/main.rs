@@ -5,4 +5,5 @@
 
 mod layering;
 mod predict;
+mod programs;
 mod slt;

@@ -44,6 +44,19 @@ impl Copy {
         Parser { text, words, at: 1 }.copy()
     }
 
+    /// What a program asks for: clauses without a text, and so without a query and places.
+    pub(crate) fn of_program(
+        target: String,
+        format: Option<Format>,
+        mode: CommitMode,
+        partition_by: Vec<String>,
+        options: HashMap<String, String>,
+    ) -> Self {
+        let (query, mode) = (Vec::new(), Some(mode));
+        let (target_offset, partition_offset, options_offset) = (0, 0, 0);
+        Copy { query, target, target_offset, format, partition_by, partition_offset, mode, options, options_offset }
+    }
+
     pub(crate) fn title(&self) -> String {
         format!("COPY TO {}", self.target)
     }
@@ -70,6 +83,11 @@ impl Copy {
     /// Plans the rows to write and checks all clauses against them.
     pub(crate) async fn plan(&self, session: &Session, text: &str) -> Result<DataFrame> {
         let frame = session.plan_tokens(text, self.query.clone()).await?;
+        self.check_partitions(&frame)?;
+        Ok(frame)
+    }
+
+    fn check_partitions(&self, frame: &DataFrame) -> Result<()> {
         let names: Vec<&str> = frame.schema().fields().iter().map(|field| field.name().as_str()).collect();
         for column in &self.partition_by {
             if !names.contains(&column.as_str()) {
@@ -85,7 +103,7 @@ impl Copy {
             return Err(Error::invalid("PARTITIONED BY names every column: nothing would be left to write")
                 .at_offset(self.partition_offset));
         }
-        Ok(frame)
+        Ok(())
     }
 
     /// Plans it and checks every clause; nothing is read or written.
@@ -99,7 +117,13 @@ impl Copy {
 
     /// Writes the rows and publishes the files; on an error, or when the job is cancelled, nothing is left.
     pub(crate) async fn run(&self, job: &Job<'_>, text: &str) -> Result<Finished> {
-        let frame = self.plan(job.session, text).await?;
+        let frame = job.session.plan_tokens(text, self.query.clone()).await?;
+        self.write(job, frame, text).await
+    }
+
+    /// Writes the rows of a frame.
+    pub(crate) async fn write(&self, job: &Job<'_>, frame: DataFrame, text: &str) -> Result<Finished> {
+        self.check_partitions(&frame)?;
         let options = self.file_options(job.session, frame.schema().as_arrow())?;
         let location = self.location()?;
         let target = Target { location, mode: self.mode(), options, partition_by: self.partition_by.clone() };

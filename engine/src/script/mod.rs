@@ -3,16 +3,16 @@
 
 mod assert;
 mod check;
-mod copy;
+pub(crate) mod copy;
 mod declare;
 pub mod field_access;
 mod insert;
 pub(crate) mod names;
 pub mod parameters;
-mod run;
+pub(crate) mod run;
 mod set;
 mod split;
-mod sql;
+pub(crate) mod sql;
 mod title;
 pub mod tokens;
 

@@ -153,7 +153,7 @@ impl Job<'_> {
         Ok(report)
     }
 
-    async fn run(&self, kind: Kind, number: usize, text: &str) -> Result<Finished> {
+    pub(crate) async fn run(&self, kind: Kind, number: usize, text: &str) -> Result<Finished> {
         let session = self.session;
         match kind {
             Kind::Declare(declare) => {
@@ -273,7 +273,7 @@ impl Job<'_> {
         tokio::time::timeout(GRACE, work).await.unwrap_or(Err(Error::Cancelled))
     }
 
-    fn context(&self, text: &str) -> JobContext {
+    pub(crate) fn context(&self, text: &str) -> JobContext {
         JobContext {
             events: Arc::clone(&self.settings.events),
             cancel: self.settings.cancel.clone(),

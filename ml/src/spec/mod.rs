@@ -77,6 +77,42 @@ impl ModelSpec {
         ModelSpec { name: name.into(), ..ModelSpec::default() }
     }
 
+    /// Linear regression: least squares, with penalties if wanted.
+    pub fn linear_reg(name: impl Into<String>) -> Self {
+        ModelSpec::of(ModelType::LinearReg, name)
+    }
+
+    /// Logistic regression over two classes or more.
+    pub fn logistic_reg(name: impl Into<String>) -> Self {
+        ModelSpec::of(ModelType::LogisticReg, name)
+    }
+
+    /// A feed-forward network over two classes or more.
+    pub fn dnn_classifier(name: impl Into<String>) -> Self {
+        ModelSpec::of(ModelType::DnnClassifier, name)
+    }
+
+    /// A feed-forward network that predicts a number.
+    pub fn dnn_regressor(name: impl Into<String>) -> Self {
+        ModelSpec::of(ModelType::DnnRegressor, name)
+    }
+
+    fn of(model_type: ModelType, name: impl Into<String>) -> Self {
+        ModelSpec::new(name).option("model_type", model_type.name())
+    }
+
+    /// The column that is to be predicted (`label` when nothing is said).
+    #[must_use]
+    pub fn label(self, column: impl Into<String>) -> Self {
+        self.option("input_label_cols", [column.into()])
+    }
+
+    /// Makes a new version when there is a model of the name already, as `CREATE OR REPLACE MODEL` does.
+    #[must_use]
+    pub fn or_replace(self) -> Self {
+        self.if_exists(IfExists::Replace)
+    }
+
     /// Adds an option, under its name in SQL: `.option("hidden_units", [64, 64])`.
     #[must_use]
     pub fn option(mut self, name: impl Into<String>, value: impl Into<OptionValue>) -> Self {
