@@ -20,9 +20,11 @@ Examples:
   gristmill sql
   gristmill models ls
   gristmill predict late_flights new_flights.csv -o scored.parquet
+  gristmill cluster start --executors 3
+  gristmill run job.sql --cluster gristmill://127.0.0.1:50050
 
 Results go to stdout, all else to stderr. Exit codes: 0 ok, 1 a statement failed, 2 usage or configuration,
-3 an assertion failed, 4 cancelled, 130 interrupted.";
+3 an assertion failed, 4 cancelled, 5 the cluster cannot be reached or was lost, 130 interrupted.";
 
 /// Raw data in, trained models out: SQL on files, and models trained where the data is.
 #[derive(Debug, Parser)]
@@ -54,6 +56,22 @@ pub(crate) enum Verb {
     Models(ModelsArgs),
     /// Predict with a trained model for every row of a file
     Predict(PredictArgs),
+    /// Hand a script over to a cluster, where it runs without this process
+    Submit(SubmitArgs),
+    /// List the jobs of a cluster
+    Jobs(JobsArgs),
+    /// Show how a job stands
+    Status(StatusArgs),
+    /// Print a job's log: results to stdout, all else to stderr
+    Logs(LogsArgs),
+    /// Stop jobs; what they have committed stays
+    Kill(KillArgs),
+    /// Start a cluster on this machine: a scheduler and executors, until Ctrl-C
+    Cluster(ClusterArgs),
+    /// Be the scheduler of a cluster
+    Scheduler(SchedulerArgs),
+    /// Be an executor of a cluster
+    Executor(ExecutorArgs),
     /// Show the configuration and where each value came from
     Config(ConfigArgs),
     /// Print a completion script for a shell
@@ -75,6 +93,9 @@ pub(crate) struct CommonArgs {
     /// Directory of models and tables that scripts create [default: warehouse]
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) warehouse: Option<String>,
+    /// Run on this cluster, e.g. gristmill://host:50050 [default: in this process]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) cluster: Option<String>,
     /// Matrix kernel: auto takes the faster one that gives right answers
     #[arg(long, global = true, value_name = "auto|blas|native")]
     pub(crate) kernel: Option<String>,
@@ -214,6 +235,137 @@ pub(crate) struct PredictArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct ClusterArgs {
+    #[command(subcommand)]
+    pub(crate) action: ClusterAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterAction {
+    /// Start a scheduler and executors as processes of this machine; Ctrl-C stops all
+    Start(ClusterStartArgs),
+    /// List the executors of a cluster (--cluster)
+    Executors {
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ClusterStartArgs {
+    /// Number of executors
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) executors: usize,
+    /// Tasks that each executor runs at a time [default: this machine's cores, shared out]
+    #[arg(long, value_name = "N")]
+    pub(crate) cores: Option<usize>,
+    /// Memory of each executor, e.g. 4g [default: 7 tenths of the machine's, shared out]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// Where the scheduler listens; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:50050")]
+    pub(crate) bind: String,
+    /// Where the history of submitted jobs is kept [default: gristmill/scheduler in the XDG state directory]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Where executors keep rows between stages [default: the system's temporary directory]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) work_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SchedulerArgs {
+    /// Where it listens; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:50050")]
+    pub(crate) bind: String,
+    /// The name under which executors and drivers reach it [default: the address it listens at]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) advertise: Option<String>,
+    /// Where the history of submitted jobs is kept [default: gristmill/scheduler in the XDG state directory]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+/// A script to hand over to a cluster.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SubmitArgs {
+    /// The script; - is standard input. Left out with --resume
+    #[arg(value_name = "SCRIPT", value_hint = ValueHint::FilePath, required_unless_present = "resume")]
+    pub(crate) script: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    /// Let a job that failed, was cancelled or lost go on after its last finished statement
+    #[arg(long, value_name = "JOB", conflicts_with_all = ["script", "parameters"])]
+    pub(crate) resume: Option<String>,
+    /// Follow the job's log and end as the job ends
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct JobsArgs {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StatusArgs {
+    /// A job's id, or the beginning of it
+    #[arg(value_name = "JOB")]
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LogsArgs {
+    /// A job's id, or the beginning of it
+    #[arg(value_name = "JOB")]
+    pub(crate) id: String,
+    /// Go on until the job has ended
+    #[arg(short = 'f', long)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct KillArgs {
+    /// Ids of jobs, or the beginnings of them
+    #[arg(value_name = "JOB", required = true)]
+    pub(crate) ids: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExecutorArgs {
+    /// The scheduler to work for
+    #[arg(long, value_name = "URL", default_value = "gristmill://127.0.0.1:50050")]
+    pub(crate) scheduler: String,
+    /// Where it listens
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub(crate) bind: std::net::IpAddr,
+    /// The name under which others reach it [default: the address it listens at]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) advertise: Option<String>,
+    /// Port that gives out rows; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(crate) port: u16,
+    /// Port that takes tasks; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(crate) task_port: u16,
+    /// Its name in lists and messages [default: made up]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) id: Option<String>,
+    /// Tasks that it runs at a time [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) cores: Option<usize>,
+    /// Memory of its tasks together, e.g. 24g [default: 7 tenths of the machine's]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// Where it keeps rows between stages [default: the system's temporary directory]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) work_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct ConfigArgs {
     #[command(subcommand)]
     pub(crate) action: ConfigAction,
@@ -310,6 +462,17 @@ mod tests {
             "predict m new.csv -o scored.parquet --threshold 0.4",
             "config show",
             "completions bash",
+            "run job.sql --cluster gristmill://host:50050",
+            "cluster start --executors 3 --cores 1 --memory 2g",
+            "cluster executors --cluster host",
+            "scheduler --bind 0.0.0.0:50050 --advertise host --state-dir /var/lib/gristmill",
+            "submit job.sql --cluster host -p day=2013-07-04 --wait",
+            "submit --resume 0198f --cluster host",
+            "jobs --cluster host",
+            "status 0198f --cluster host",
+            "logs 0198f -f --cluster host",
+            "kill 0198f --cluster host",
+            "executor --scheduler gristmill://host:50050 --cores 8 --memory 24g --work-dir /data",
             "man --dir out",
             "--set ml.seed=7 --kernel native --progress never --color never -q run -",
         ] {

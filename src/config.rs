@@ -207,6 +207,8 @@ pub(crate) struct Config {
     pub(crate) settings: Settings,
     /// The session's part.
     pub(crate) options: Options,
+    /// Who types, as far as the environment tells.
+    pub(crate) user: String,
     extension_settings: Vec<Setting>,
     origins: BTreeMap<String, Origin>,
 }
@@ -234,7 +236,7 @@ impl Surroundings {
         let user = directories::BaseDirs::new().map(|dirs| dirs.config_dir().join("gristmill").join("config.toml"));
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX) || name == "NO_COLOR")
+            .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX) || name == "NO_COLOR" || name == "USER")
             .collect();
         Surroundings { files: user.into_iter().chain([PathBuf::from(PROJECT_FILE)]).collect(), environment }
     }
@@ -285,6 +287,9 @@ impl Config {
             if name == "NO_COLOR" && !value.is_empty() {
                 self.apply("output.color", "never", Origin::Environment(name.clone()))?;
             }
+            if name == "USER" {
+                self.user.clone_from(value);
+            }
             let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
             if rest.contains("__") {
                 let key = rest.to_lowercase().replace("__", ".");
@@ -305,6 +310,7 @@ impl Config {
             ("engine.memory_limit", "--memory-limit", &common.memory_limit),
             ("engine.threads", "--threads", &common.threads),
             ("engine.warehouse", "--warehouse", &common.warehouse),
+            ("engine.cluster", "--cluster", &common.cluster),
             ("ml.kernel", "--kernel", &common.kernel),
             ("output.progress", "--progress", &common.progress),
             ("output.color", "--color", &common.color),
@@ -354,6 +360,15 @@ impl Config {
             .map(|option| option.key)
             .chain(self.extension_settings.iter().map(|setting| setting.key))
             .chain(OWN_KEYS.iter().map(|own| own.name))
+    }
+
+    /// What flags say to the session, for a session elsewhere; files and environment are that place's own.
+    pub(crate) fn given_to_session(&self) -> Vec<(String, String)> {
+        let by_flag = self.origins.iter().filter(|(key, origin)| {
+            let own = OWN_KEYS.iter().any(|own| own.name == key.as_str());
+            matches!(origin, Origin::Flag(_)) && !own && key.as_str() != "engine.cluster"
+        });
+        by_flag.filter_map(|(key, _)| Some((key.clone(), self.options.get(key)?))).collect()
     }
 
     /// Every key, its value and where the value came from; keys of the query engine only where they are set.

@@ -14,6 +14,7 @@ pub(crate) enum Exit {
     Usage = 2,
     Assertion = 3,
     Cancelled = 4,
+    ClusterLost = 5,
     Interrupted = 130,
 }
 
@@ -25,6 +26,7 @@ impl Exit {
             Error::Usage(_) => Exit::Usage,
             Error::Assertion(_) => Exit::Assertion,
             Error::Cancelled => Exit::Cancelled,
+            Error::Cluster(_) => Exit::ClusterLost,
             Error::At { source, .. } => Exit::of(source),
             _ => Exit::Failed,
         }

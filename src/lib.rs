@@ -41,14 +41,19 @@ extern crate blas_src as _;
 #[cfg(feature = "openblas")]
 extern crate openblas_src as _;
 
+use std::sync::Arc;
+
 mod facade;
 
 /// The query engine, in the version that this library is built with: expressions, functions, its own context
 /// ([`Session::context`]).
 pub use datafusion;
 pub use datafusion::dataframe::DataFrame;
+pub use engine::cluster::ClusterAddress;
+use engine::cluster::{ClusterClient, Environment};
 pub use engine::events::{Event, EventSink, Outcome, Progress, StatementReport};
 pub use engine::extension::JobContext;
+use engine::runner::ClusterRunner;
 pub use engine::script::{RunSettings, Script};
 pub use engine::{
     Collected, Error, Extension, JobReport, Options, Place, Read, Result, ResultSink, Session, Write, Written,
@@ -74,4 +79,18 @@ pub mod prelude {
 /// Options that cannot be kept: a temporary directory that cannot be made, a warehouse that is no location.
 pub fn session(options: Options) -> Result<Session> {
     Session::builder(Stores::new(), options).extension(extension()).build()
+}
+
+/// As [`session`], with plans executed on the cluster that [`Options::cluster`] names; without one, in this process.
+///
+/// # Errors
+/// [`Error::Cluster`] when the scheduler cannot be reached or has no executors; those of [`session`].
+pub async fn cluster_session(options: Options) -> Result<Session> {
+    let stores = Stores::new();
+    let mut builder = Session::builder(stores.clone(), options.clone()).extension(extension());
+    if let Some(address) = options.cluster {
+        let environment = Environment::new(stores, extension());
+        builder = builder.runner(Arc::new(ClusterRunner::connect(ClusterClient::new(address), environment).await?));
+    }
+    builder.build()
 }

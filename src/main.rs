@@ -16,6 +16,7 @@ mod log;
 mod printer;
 mod progress;
 mod report;
+mod serve;
 mod shell;
 mod terminal;
 

@@ -231,6 +231,24 @@ fn statement_line(report: &StatementReport) -> String {
     }
 }
 
+/// The plain lines for an event, for a job that nobody watches; `None` for one that is no news afterwards.
+pub(crate) fn plain_line(event: &Event) -> Option<String> {
+    match event {
+        Event::StatementStarted { .. } | Event::StatementFailed { .. } => None,
+        Event::Progress(progress) => {
+            let done = progress.total.is_some_and(|total| progress.done >= total);
+            done.then(|| format!("  {}: {}", progress.task, figures(progress)))
+        }
+        Event::StatementFinished { report, .. } => {
+            let outcomes = report.outcomes.iter().filter_map(outcome_line).map(|line| format!("  {line}"));
+            let lines = [format!("done {}", statement_line(report))].into_iter().chain(outcomes);
+            Some(lines.collect::<Vec<_>>().join("\n"))
+        }
+        Event::Note(text) => Some(text.clone()),
+        Event::Warning(text) => Some(format!("warning: {text}")),
+    }
+}
+
 /// What is worth a line when there is no report.
 fn outcome_line(outcome: &Outcome) -> Option<String> {
     match outcome {

@@ -27,6 +27,9 @@ pub enum Error {
     /// The job was asked to stop.
     #[error("cancelled")]
     Cancelled,
+    /// The cluster cannot be reached, or was lost (exit code 5).
+    #[error("{0}")]
+    Cluster(String),
     /// Planning or execution failed in the query engine.
     #[error(transparent)]
     Query(#[from] datafusion::error::DataFusionError),

@@ -30,6 +30,9 @@ pub struct Extension {
     pub rewrites: Vec<Arc<dyn SqlRewrite>>,
     /// Options that the extension owns, readable with [`Session::setting`].
     pub settings: Vec<Setting>,
+    /// Called in a process that executes plans for others before it executes the first: its functions may need the
+    /// stores of the process.
+    pub worker: Option<fn(&storage::Stores)>,
 }
 
 /// An option of an extension, settable wherever the engine's own options are.

@@ -1,5 +1,6 @@
 //! Rows: sessions, job scripts, tables, sinks, runners, gangs, events.
 
+pub mod cluster;
 pub mod error;
 pub mod events;
 pub mod extension;

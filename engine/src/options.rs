@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use datafusion::config::ConfigOptions;
 
+use crate::cluster::ClusterAddress;
 use crate::error::{Error, Result, near};
 
 /// A session's options.
@@ -26,6 +27,8 @@ pub struct Options {
     pub temp_dir: Option<PathBuf>,
     /// Where models live.
     pub warehouse: String,
+    /// The cluster on which plans are executed; `None` is this process.
+    pub cluster: Option<ClusterAddress>,
     /// Bytes after which COPY begins another file.
     pub target_file_size: u64,
     /// Compression of written files when the statement names none; the format's own default otherwise.
@@ -44,6 +47,7 @@ impl Default for Options {
             spill_limit: None,
             temp_dir: None,
             warehouse: "warehouse".to_string(),
+            cluster: None,
             target_file_size: 512 << 20,
             compression: None,
             settings: BTreeMap::new(),
@@ -80,6 +84,11 @@ pub const KEYS: &[OptionKey] = &[
     OptionKey { key: "engine.batch_size", description: "Rows of a batch.", in_scripts: true },
     OptionKey { key: "engine.warehouse", description: "Where models live.", in_scripts: false },
     OptionKey {
+        key: "engine.cluster",
+        description: "Scheduler that executes plans, such as gristmill://host:50050; `none` is this process.",
+        in_scripts: false,
+    },
+    OptionKey {
         key: "sink.target_file_size",
         description: "Size at which COPY begins another file.",
         in_scripts: true,
@@ -104,6 +113,7 @@ impl Options {
             "engine.spill_limit" => self.spill_limit = limit(&key, value)?,
             "engine.temp_dir" => self.temp_dir = Some(PathBuf::from(value)),
             "engine.warehouse" => self.warehouse = value.to_string(),
+            "engine.cluster" => self.cluster = if value == "none" { None } else { Some(value.parse()?) },
             "sink.target_file_size" => self.target_file_size = parse_bytes(value).map_err(|e| wrong(&key, &e))?.max(1),
             "sink.compression" => self.compression = Some(value.to_lowercase()),
             _ if key.starts_with("datafusion.") => {
@@ -131,6 +141,7 @@ impl Options {
             "engine.spill_limit" => Some(self.spill_limit.map_or("none".to_string(), size_text)),
             "engine.temp_dir" => self.temp_dir.as_ref().map(|path| path.display().to_string()),
             "engine.warehouse" => Some(self.warehouse.clone()),
+            "engine.cluster" => Some(self.cluster.as_ref().map_or("none".to_string(), ToString::to_string)),
             "sink.target_file_size" => Some(size_text(self.target_file_size)),
             "sink.compression" => self.compression.clone(),
             _ => self.settings.get(key).cloned(),

@@ -5,18 +5,21 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use arrow::array::RecordBatch;
 use datafusion::catalog::DynamicFileCatalog;
 use datafusion::dataframe::DataFrame;
-use datafusion::execution::SessionStateBuilder;
+use datafusion::error::DataFusionError;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParserBuilder, Statement as SqlStatement};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
+use futures::{StreamExt, TryStreamExt};
 use storage::{Location, Stores};
 
 use crate::error::{Error, Result};
@@ -24,7 +27,7 @@ use crate::extension::Extension;
 use crate::memory::FairPool;
 use crate::mistake::{KnownNames, explain};
 use crate::options::Options;
-use crate::runner::{LocalRunner, Runner};
+use crate::runner::{Gather, LocalRunner, Runner};
 use crate::script::field_access;
 use crate::script::names::name_columns;
 use crate::script::parameters::{Parameter, Parameters};
@@ -58,6 +61,7 @@ pub struct SessionBuilder {
     stores: Stores,
     options: Options,
     extension: Extension,
+    runner: Option<Arc<dyn Runner>>,
 }
 
 impl SessionBuilder {
@@ -68,12 +72,20 @@ impl SessionBuilder {
         self
     }
 
+    /// Where plans are executed; in this process unless said otherwise.
+    #[must_use]
+    pub fn runner(mut self, runner: Arc<dyn Runner>) -> Self {
+        self.runner = Some(runner);
+        self
+    }
+
     /// Makes the session.
     ///
     /// # Errors
     /// A temporary directory that cannot be made, a warehouse that is no location, a `datafusion.*` value that is wrong.
     pub fn build(self) -> Result<Session> {
-        let SessionBuilder { stores, options, extension } = self;
+        let SessionBuilder { stores, options, extension, runner } = self;
+        let runner = runner.unwrap_or_else(|| Arc::new(LocalRunner));
         let temporary = TemporaryDirectory::new(options.temp_dir.as_deref())?;
         let memory = Arc::new(FairPool::new(options.memory_limit));
         let mut disk =
@@ -89,7 +101,7 @@ impl SessionBuilder {
             .build_arc()?;
 
         let builder = SessionStateBuilder::new()
-            .with_config(configuration(&options)?)
+            .with_config(configuration(&options, runner.as_ref())?)
             .with_runtime_env(runtime)
             .with_query_planner(Arc::new(SinkPlanner::new(stores.clone())))
             .with_default_features();
@@ -113,7 +125,7 @@ impl SessionBuilder {
                 context,
                 stores,
                 extension,
-                runner: Arc::new(LocalRunner),
+                runner,
                 memory,
                 warehouse,
                 options: RwLock::new(Arc::new(options)),
@@ -133,11 +145,13 @@ fn with_extension(mut builder: SessionStateBuilder, extension: &Extension) -> Se
 }
 
 /// The query engine's configuration: its defaults, ours where they differ, then what the user said.
-fn configuration(options: &Options) -> Result<SessionConfig> {
-    let mut config = SessionConfig::new()
-        .with_target_partitions(options.partitions())
+fn configuration(options: &Options, runner: &dyn Runner) -> Result<SessionConfig> {
+    let partitions = options.target_partitions.or_else(|| runner.partitions()).unwrap_or(options.threads);
+    let config = SessionConfig::new()
+        .with_target_partitions(partitions)
         .with_batch_size(options.batch_size)
         .with_information_schema(true);
+    let mut config = runner.configure(config);
     let inner = config.options_mut();
     inner.sql_parser.collect_spans = true;
     // The rule that pulls struct fields towards the leaves makes names ambiguous when a struct's fields are taken above a
@@ -145,7 +159,7 @@ fn configuration(options: &Options) -> Result<SessionConfig> {
     inner.optimizer.enable_leaf_expression_pushdown = false;
     if let Some(limit) = options.memory_limit {
         // Sorting sets this much aside in each partition for the final merge; the default would fill a small limit.
-        let share = limit / (16 * options.partitions().max(1));
+        let share = limit / (16 * partitions.max(1));
         inner.execution.sort_spill_reservation_bytes = share.clamp(64 << 10, 10 << 20);
     }
     for (key, value) in options.settings.iter().filter(|(key, _)| key.starts_with("datafusion.")) {
@@ -157,7 +171,7 @@ fn configuration(options: &Options) -> Result<SessionConfig> {
 impl Session {
     /// Begins a session over these stores.
     pub fn builder(stores: Stores, options: Options) -> SessionBuilder {
-        SessionBuilder { stores, options, extension: Extension::default() }
+        SessionBuilder { stores, options, extension: Extension::default(), runner: None }
     }
 
     /// The query engine's own context: tables, functions, configuration.
@@ -236,7 +250,7 @@ impl Session {
         let mut guard = self.inner.options.write().unwrap_or_else(PoisonError::into_inner);
         let mut options = Options::clone(&guard);
         options.set(&key, value, &self.extension_keys())?;
-        let config = configuration(&options)?;
+        let config = configuration(&options, self.inner.runner.as_ref())?;
         self.inner.memory.set_limit(options.memory_limit);
         let state = self.inner.context.state_ref();
         *state.write().config_mut().options_mut() = config.options().as_ref().clone();
@@ -334,19 +348,37 @@ impl Session {
         DataFrame::new(self.inner.context.state(), plan)
     }
 
+    /// Executes a query where plans of this session are executed; gives its partitions, each to be read by its own task.
+    ///
+    /// # Errors
+    /// Whatever planning finds. What running meets comes with the rows.
+    pub async fn execute(&self, frame: DataFrame) -> Result<Vec<SendableRecordBatchStream>> {
+        let (_, plan) = frame.into_parts();
+        Ok(self.inner.runner.run(self, plan, Gather::Partitions).await?.partitions)
+    }
+
+    /// Executes a query and keeps its rows, which must be few.
+    ///
+    /// # Errors
+    /// Whatever planning and running meet.
+    pub async fn collect(&self, frame: DataFrame) -> datafusion::error::Result<Vec<RecordBatch>> {
+        let (_, plan) = frame.into_parts();
+        let execution = match self.inner.runner.run(self, plan, Gather::One).await {
+            Ok(execution) => execution,
+            Err(Error::Query(error)) => return Err(error),
+            Err(error) => return Err(DataFusionError::External(Box::new(error))),
+        };
+        futures::stream::iter(execution.partitions).flatten().try_collect().await
+    }
+
     /// What the query engine says about the statement `text`, in the user's nouns.
-    pub fn explain(&self, error: datafusion::error::DataFusionError, text: &str) -> Error {
+    pub fn explain(&self, error: DataFusionError, text: &str) -> Error {
         explain(error, text, &self.known_names())
     }
 
     /// As [`Session::explain`], for an error of running `plan`: files that it reads are looked into, so that a damaged
     /// file or a bad row can be named.
-    pub async fn explain_failure(
-        &self,
-        error: datafusion::error::DataFusionError,
-        plan: &LogicalPlan,
-        text: &str,
-    ) -> Error {
+    pub async fn explain_failure(&self, error: DataFusionError, plan: &LogicalPlan, text: &str) -> Error {
         match diagnose::scan(&self.inner.context.state(), plan, &error).await {
             Some(found) => found,
             None => self.explain(error, text),

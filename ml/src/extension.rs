@@ -7,7 +7,7 @@ use engine::extension::Setting;
 
 use crate::relation::{self, ModelNames, ModelRelations};
 use crate::statement::ModelStatements;
-use crate::{function, metric, spec, statistics, transform};
+use crate::{function, metric, registry, spec, statistics, transform};
 
 /// Settings of models, settable wherever the engine's own are.
 const SETTINGS: &[Setting] = &[
@@ -31,6 +31,7 @@ pub fn extension() -> Extension {
         statements: vec![Arc::new(ModelStatements)],
         rewrites: vec![Arc::new(ModelNames)],
         settings: SETTINGS.to_vec(),
+        worker: Some(registry::serve_from),
     }
 }
 

@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use engine::{Error, Result, Session, near};
-use storage::{Artifact, ArtifactStore};
+use storage::{Artifact, ArtifactStore, Location, Stores};
 
 use crate::kernel;
 use crate::live::{self, Running};
@@ -76,6 +76,47 @@ fn cache() -> std::sync::MutexGuard<'static, HashMap<String, Known>> {
 /// The model under an id that [`load_for_planning`] gave.
 pub(crate) fn cached(id: &str) -> Result<Known> {
     cache().get(id).cloned().ok_or_else(|| Error::invalid(format!("the model {id} is not loaded in this process")))
+}
+
+/// The stores from which a process that executes plans for others loads models.
+static WORKER: OnceLock<Stores> = OnceLock::new();
+
+/// Lets this process load the models that plans from elsewhere name.
+pub(crate) fn serve_from(stores: &Stores) {
+    // Every session of a process has the same stores, so the first to come is as good as any.
+    let _ = WORKER.set(stores.clone());
+}
+
+/// The model under an id, loaded if it has to be: a plan from another process carries nothing but the id.
+pub(crate) fn find(id: &str) -> Result<Known> {
+    let Some(stores) = WORKER.get().filter(|_| !cache().contains_key(id)) else { return cached(id) };
+    // Plans are executed on threads that must not wait for a store, so another one does.
+    let loading = std::thread::scope(|scope| {
+        let load = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map_err(|error| Error::Query(error.into()))?.block_on(load_by_id(stores, id))
+        };
+        scope.spawn(load).join()
+    });
+    let loaded = loading.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    Ok(cache().entry(id.to_string()).or_insert(Known::Loaded(Arc::new(loaded))).clone())
+}
+
+/// `<warehouse>/models/<name>/<version>#<hash>`.
+async fn load_by_id(stores: &Stores, id: &str) -> Result<Loaded> {
+    let foreign = || Error::invalid(format!("{id} is no model's id: another version planned the query"));
+    let (place, _) = id.rsplit_once('#').ok_or_else(foreign)?;
+    let place = Location::parse(place)?;
+    let version = place.file_name().and_then(|name| name.parse().ok()).ok_or_else(foreign)?;
+    let home = place.parent().ok_or_else(foreign)?;
+    let name = home.file_name().ok_or_else(foreign)?.to_string();
+    let warehouse = home.parent().and_then(|models| models.parent()).ok_or_else(foreign)?;
+    let store = ArtifactStore::new(stores.clone(), warehouse);
+    let artifact = store.open(&name, Some(version)).await?;
+    if artifact_id(&artifact) != id {
+        return Err(Error::invalid(format!("the model {name}@{version} was changed while the query ran")));
+    }
+    load_from(&store, &artifact, kernel::KernelChoice::Auto).await
 }
 
 fn planned_id(session: &Session, name: &str) -> String {
@@ -214,12 +255,15 @@ pub async fn load(session: &Session, name: &ModelName) -> Result<Arc<Predictor>>
 }
 
 async fn load_artifact(session: &Session, artifact: &Artifact) -> Result<Loaded> {
-    let store = store(session);
+    load_from(&store(session), artifact, kernel_choice(session)?).await
+}
+
+async fn load_from(store: &ArtifactStore, artifact: &Artifact, kernel: kernel::KernelChoice) -> Result<Loaded> {
     let mut read: BTreeMap<&str, Bytes> = BTreeMap::new();
     for file in [files::MODEL, files::TRANSFORM, files::WEIGHTS, files::GOLDEN, files::TRAINING] {
         read.insert(file, store.read(artifact, file).await?);
     }
-    let kernel = kernel::choose(kernel_choice(session)?)?.kernel;
+    let kernel = kernel::choose(kernel)?.kernel;
     let take = |file: &str| read.get(file).cloned().ok_or_else(|| Error::invalid(format!("{file} was not read")));
     let predictor = Predictor::open(&take, kernel).map_err(|error| match error {
         Error::Invalid { message, hint, .. } => {

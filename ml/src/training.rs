@@ -412,7 +412,10 @@ async fn stage(
     };
     let (pool, directory) = (session.memory_pool(), session.temp_dir());
     let labels = [LABEL.to_string()];
-    let rows = materialize::stage(labelled, &labels, spec.seed, &pool, &directory, &job.cancel, progress).await?;
+    let schema = Arc::new(labelled.schema().as_arrow().clone());
+    let streams = session.execute(labelled).await?;
+    let rows =
+        materialize::stage(schema, streams, &labels, spec.seed, &pool, &directory, &job.cancel, progress).await?;
     let (with, without) = (rows.rows(), rows.null_labels());
     if with + without == 0 {
         return Err(Error::invalid("the training query gave no rows"));

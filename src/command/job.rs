@@ -94,6 +94,7 @@ impl Job<'_> {
             results: Arc::clone(&printer) as _,
             cancel: self.console.interrupt.token(),
             parameters: self.parameters,
+            resume: None,
         };
         let ended = self.console.wait(self.session.run_script(self.script, &settings));
         self.console.display.close();

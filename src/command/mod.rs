@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use engine::cluster::ClusterClient;
 use engine::{Error, Result, Session};
 use tokio::runtime::Runtime;
 
@@ -15,13 +16,17 @@ use crate::printer::Printer;
 use crate::progress::{Display, Voice};
 
 mod check;
+mod cluster;
 mod completions;
 mod config;
+mod executor;
 mod job;
+mod jobs;
 mod man;
 mod models;
 mod predict;
 mod run;
+mod scheduler;
 mod sql;
 
 pub(crate) use job::{Job, read_script};
@@ -54,6 +59,14 @@ fn verb(args: Args) -> Result<Exit> {
         }
         Some(Verb::Models(action)) => models::models(&common, action.action),
         Some(Verb::Predict(args)) => predict::predict(&Console::new(&common, &args.output, Voice::Outcomes)?, &args),
+        Some(Verb::Submit(args)) => jobs::submit(&role(&common)?, &args),
+        Some(Verb::Jobs(args)) => jobs::list(&Console::new(&common, &args.output, Voice::Outcomes)?),
+        Some(Verb::Status(args)) => jobs::status(&Console::new(&common, &args.output, Voice::Outcomes)?, &args),
+        Some(Verb::Logs(args)) => jobs::logs(&role(&common)?, &args),
+        Some(Verb::Kill(args)) => jobs::kill(&role(&common)?, &args),
+        Some(Verb::Cluster(action)) => cluster::cluster(&common, action.action),
+        Some(Verb::Scheduler(args)) => scheduler::scheduler(&role(&common)?, &args),
+        Some(Verb::Executor(args)) => executor::executor(&role(&common)?, args),
         Some(Verb::Config(action)) => config::config(&common, action.action),
         Some(Verb::Completions(completions)) => completions::completions(completions.shell),
         Some(Verb::Man(man)) => man::man(man.dir.as_deref()),
@@ -64,6 +77,11 @@ fn verb(args: Args) -> Result<Exit> {
         }
         None => sql::sql(&Console::new(&common, &output, Voice::Outcomes)?, &text, &job, false),
     }
+}
+
+/// The console of a process that serves others.
+fn role(common: &CommonArgs) -> Result<Console> {
+    Console::new(common, &OutputArgs::default(), Voice::Outcomes)
 }
 
 fn nothing_typed(text: &TextArgs) -> bool {
@@ -125,11 +143,17 @@ impl Console {
 
     /// A session with all that the configuration says.
     pub(crate) fn session(&self) -> Result<Session> {
-        let stores = storage::Stores::new();
-        let session =
-            Session::builder(stores, self.config.options.clone()).extension(gristmill::extension()).build()?;
+        let session = self.wait(gristmill::cluster_session(self.config.options.clone()))?;
         self.interrupt.remove_on_leaving(session.temp_dir());
         Ok(session)
+    }
+
+    /// The cluster that --cluster or the configuration names.
+    pub(crate) fn cluster(&self) -> Result<ClusterClient> {
+        let address = self.config.options.cluster.clone();
+        let address =
+            address.ok_or_else(|| Error::Usage("which cluster? say --cluster gristmill://host:port".into()))?;
+        Ok(ClusterClient::new(address))
     }
 
     /// The printer for this verb's results.

@@ -32,6 +32,7 @@ use crate::lease::Lease;
 use crate::leftovers::{self, Plan, staging_name};
 use crate::location::Location;
 use crate::manifest::{self, DataFile, META, Manifest};
+use crate::sealed::sha256_hex;
 use crate::store::Stores;
 use crate::target::{self, Target};
 
@@ -39,6 +40,8 @@ use crate::target::{self, Target};
 const SUCCESS: &str = "_SUCCESS";
 /// How many files are looked at at once.
 const PARALLEL: usize = 16;
+/// Hexadecimal digits of a commit's name.
+const ID_LENGTH: usize = 16;
 /// Losing the race for a manifest number this often means that something is wrong.
 const ATTEMPTS: usize = 10_000;
 
@@ -85,6 +88,15 @@ pub struct Committed {
     pub paths: Vec<Location>,
 }
 
+/// What [`Commit::begin_once`] found.
+#[derive(Debug)]
+pub enum Begun {
+    /// The work is to be done.
+    New(Box<Commit>),
+    /// It is done; what it made visible then.
+    Done(Committed),
+}
+
 /// A commit in progress. Dropped or aborted it leaves nothing; killed, the next commit cleans up.
 #[derive(Debug)]
 pub struct Commit {
@@ -111,6 +123,32 @@ impl Commit {
     /// [`Error::Exists`] when `mode` is [`CommitMode::ErrorIfExists`] and visible data is there, or when `Overwrite` meets
     /// files that are no data; [`Error::Invalid`] when target and mode do not fit; the store's.
     pub async fn begin(stores: &Stores, table: &Location, mode: CommitMode) -> Result<Self> {
+        let id = Uuid::new_v4().simple().to_string()[..ID_LENGTH].to_string();
+        Self::begin_with(stores, table, mode, id).await
+    }
+
+    /// As [`Commit::begin`], for a writer that may be doing again what it did before it was killed: `key` names the work.
+    /// When a commit of the same key is part of the table, there is nothing to do. One file keeps no such memory: it is
+    /// written again, as the mode says.
+    ///
+    /// # Errors
+    /// Those of [`Commit::begin`].
+    pub async fn begin_once(stores: &Stores, table: &Location, mode: CommitMode, key: &str) -> Result<Begun> {
+        let id = sha256_hex(key.as_bytes())[..ID_LENGTH].to_string();
+        if !table.is_glob() && target::find(stores, table).await? == Target::Table {
+            let directory = Directory::open(stores, &table.as_directory())?;
+            let newest = manifest::newest(directory.store(), directory.path()).await;
+            let newest = newest.map_err(|e| Error::at(table, e))?;
+            let is_ours = |file: &&DataFile| file.path.contains(&format!("-{id}-"));
+            let ours: Vec<DataFile> = newest.iter().flat_map(|m| &m.files).filter(is_ours).cloned().collect();
+            if let (Some(manifest), false) = (newest, ours.is_empty()) {
+                return Ok(Begun::Done(summary(&directory, manifest.version, &ours)));
+            }
+        }
+        Self::begin_with(stores, table, mode, id).await.map(|commit| Begun::New(Box::new(commit)))
+    }
+
+    async fn begin_with(stores: &Stores, table: &Location, mode: CommitMode, id: String) -> Result<Self> {
         if table.is_glob() {
             return Err(Error::invalid(table, "a place to write to has no *, ?, [ or { in its name"));
         }
@@ -126,7 +164,6 @@ impl Commit {
             Target::Table => target::check_table(&directory, mode).await?,
             Target::File => target::check_file(&directory, table, mode).await?,
         }
-        let id = Uuid::new_v4().simple().to_string()[..16].to_string();
         let meta = directory.child(META);
         let made = target::missing_directories(&meta);
         leftovers::clean(stores, &directory).await?;
@@ -247,7 +284,7 @@ impl Commit {
                 fault::point("commit.manifest");
                 self.planned = false;
                 self.finish(next.version, removes).await;
-                return Ok(self.summary(next.version, &files));
+                return Ok(summary(&self.table, next.version, &files));
             }
             base = self.newest().await?.ok_or_else(|| self.vanished())?;
         }
@@ -400,16 +437,6 @@ impl Commit {
         Ok(Committed { version: 0, files: 1, rows: file.rows, bytes, paths: vec![self.location.clone()] })
     }
 
-    fn summary(&self, version: u64, files: &[DataFile]) -> Committed {
-        Committed {
-            version,
-            files: files.len(),
-            rows: files.iter().filter_map(|file| file.rows).sum(),
-            bytes: files.iter().map(|file| file.bytes).sum(),
-            paths: files.iter().map(|file| self.table.location.join(&file.path)).collect(),
-        }
-    }
-
     fn leave_to_next(&mut self) {
         if let Some(lease) = self.lease.take() {
             lease.give_up();
@@ -447,6 +474,16 @@ impl Drop for Commit {
                 break;
             }
         }
+    }
+}
+
+fn summary(table: &Directory, version: u64, files: &[DataFile]) -> Committed {
+    Committed {
+        version,
+        files: files.len(),
+        rows: files.iter().filter_map(|file| file.rows).sum(),
+        bytes: files.iter().map(|file| file.bytes).sum(),
+        paths: files.iter().map(|file| table.location.join(&file.path)).collect(),
     }
 }
 

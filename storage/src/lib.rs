@@ -70,7 +70,7 @@ mod crash_tests;
 mod testing;
 
 pub use artifact::{Artifact, ArtifactStore};
-pub use commit::{Commit, CommitMode, Committed, WrittenFile};
+pub use commit::{Begun, Commit, CommitMode, Committed, WrittenFile};
 pub use committed::is_hidden;
 pub use error::{Error, Result};
 pub use glob::{FoundFile, expand};

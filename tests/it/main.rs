@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod cluster_process;
 mod layering;
 mod predict;
 mod programs;
 mod slt;
+
+mod cluster;

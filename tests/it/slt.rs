@@ -1,5 +1,6 @@
 //! Runs `tests/slt/**/*.slt`: SQL that goes in, rows that come out. Each file is a test of its own, named by runner and
-//! file: `slt::local::sql_copy`.
+//! file: `slt::local::sql_copy` in this process, `slt::cluster::sql_copy` on a cluster of two executors. The answers are
+//! the same.
 //!
 //! A record is a script for a session that lives as long as its file; the rows of its last SELECT are its result.
 //! `__TEST_DIR__` stands for a directory that is the file's own. To write the results of a run into a file instead of
@@ -14,21 +15,47 @@ use async_trait::async_trait;
 use engine::{Options, RunSettings, Script, Session};
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
 
+use crate::cluster_process;
+
+/// Where a file's plans are executed.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Local,
+    Cluster,
+}
+
+impl Place {
+    /// As `skipif` and `onlyif` in the files name it.
+    fn name(self) -> &'static str {
+        match self {
+            Place::Local => "local",
+            Place::Cluster => "cluster",
+        }
+    }
+}
+
 /// One session as the program builds it, over local files and with the models of a warehouse of its own.
-struct Local {
+struct Subject {
+    place: Place,
     session: Session,
     directory: Arc<tempfile::TempDir>,
 }
 
-impl Local {
-    fn new(directory: Arc<tempfile::TempDir>) -> Result<Self, engine::Error> {
+impl Subject {
+    async fn new(place: Place, directory: Arc<tempfile::TempDir>) -> Result<Self, engine::Error> {
         let options = Options {
             threads: 2,
             warehouse: directory.path().join("warehouse").to_string_lossy().into_owned(),
             ..Options::default()
         };
-        let session = gristmill::session(options)?;
-        Ok(Local { session, directory })
+        let session = match place {
+            Place::Local => gristmill::session(options)?,
+            Place::Cluster => {
+                let address = cluster_process::shared().address().clone();
+                gristmill::cluster_session(Options { cluster: Some(address), ..options }).await?
+            }
+        };
+        Ok(Subject { place, session, directory })
     }
 }
 
@@ -47,7 +74,7 @@ impl From<engine::Error> for Told {
 }
 
 #[async_trait]
-impl AsyncDB for Local {
+impl AsyncDB for Subject {
     type Error = Told;
     type ColumnType = DefaultColumnType;
 
@@ -66,7 +93,7 @@ impl AsyncDB for Local {
     async fn shutdown(&mut self) {}
 
     fn engine_name(&self) -> &str {
-        "local"
+        self.place.name()
     }
 }
 
@@ -91,12 +118,12 @@ fn rows(batches: &[RecordBatch]) -> Result<DBOutput<DefaultColumnType>, Told> {
     Ok(DBOutput::Rows { types, rows })
 }
 
-fn run(file: &str) {
+fn run(place: Place, file: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt").join(file);
     let directory = Arc::new(tempfile::tempdir().unwrap());
     let mut runner = Runner::new(|| {
         let directory = Arc::clone(&directory);
-        async { Local::new(directory).map_err(Told::from) }
+        async move { Subject::new(place, directory).await.map_err(Told::from) }
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
@@ -113,7 +140,8 @@ fn run(file: &str) {
 macro_rules! files {
     ($($name:ident: $file:literal,)*) => {
         const FILES: &[&str] = &[$($file),*];
-        mod local { $( #[test] fn $name() { super::run($file); } )* }
+        mod local { $( #[test] fn $name() { super::run(super::Place::Local, $file); } )* }
+        mod cluster { $( #[test] fn $name() { super::run(super::Place::Cluster, $file); } )* }
     };
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::common::stats::Precision;
+use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream, execute_stream_partitioned};
@@ -19,16 +20,25 @@ pub struct LocalRunner;
 
 #[async_trait]
 impl Runner for LocalRunner {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
     async fn run(&self, session: &Session, plan: LogicalPlan, gather: Gather) -> Result<Execution> {
         let state = session.context().state();
         let physical = Box::pin(state.create_physical_plan(&plan)).await?;
-        let partitions = match gather {
-            Gather::One => vec![execute_stream(Arc::clone(&physical), state.task_ctx())?],
-            Gather::Partitions => execute_stream_partitioned(Arc::clone(&physical), state.task_ctx())?,
-        };
-        let rows_to_scan = rows_to_scan(&physical);
-        Ok(Execution { partitions, gauge: Arc::new(PlanGauge { plan: physical, rows_to_scan }) })
+        execute(&state, physical, gather)
     }
+}
+
+/// Begins a physical plan in this process.
+pub(super) fn execute(state: &SessionState, physical: Arc<dyn ExecutionPlan>, gather: Gather) -> Result<Execution> {
+    let partitions = match gather {
+        Gather::One => vec![execute_stream(Arc::clone(&physical), state.task_ctx())?],
+        Gather::Partitions => execute_stream_partitioned(Arc::clone(&physical), state.task_ctx())?,
+    };
+    let rows_to_scan = rows_to_scan(&physical);
+    Ok(Execution { partitions, gauge: Arc::new(PlanGauge { plan: physical, rows_to_scan }) })
 }
 
 /// Reads the metrics that the plan's nodes keep.
@@ -63,7 +73,7 @@ fn visit(node: &Arc<dyn ExecutionPlan>, reading: &mut Reading) {
 }
 
 /// Rows of all scans, when every one of them knows.
-fn rows_to_scan(node: &Arc<dyn ExecutionPlan>) -> Option<u64> {
+pub(super) fn rows_to_scan(node: &Arc<dyn ExecutionPlan>) -> Option<u64> {
     let children = node.children();
     if children.is_empty() {
         let statistics = StatisticsContext::default().compute(node.as_ref(), &StatisticsArgs::default()).ok()?;

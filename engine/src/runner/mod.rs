@@ -1,6 +1,7 @@
 //! How a plan is executed. A logical plan goes in, a stream of rows comes out, and one can ask how far it is; whether
 //! the work was done in this process or elsewhere is the runner's own affair.
 
+mod cluster;
 mod local;
 
 use std::sync::Arc;
@@ -8,7 +9,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::SessionConfig;
 
+pub use cluster::ClusterRunner;
 pub use local::LocalRunner;
 
 use crate::error::Result;
@@ -17,6 +20,19 @@ use crate::session::Session;
 /// Executes plans.
 #[async_trait]
 pub trait Runner: Send + Sync {
+    /// In one word, for tests and messages.
+    fn name(&self) -> &'static str;
+
+    /// How many partitions plans have unless the user says otherwise; `None` leaves it to the session's threads.
+    fn partitions(&self) -> Option<usize> {
+        None
+    }
+
+    /// Adjusts the query engine's configuration to where plans are executed.
+    fn configure(&self, config: SessionConfig) -> SessionConfig {
+        config
+    }
+
     /// Plans and begins. Dropping the streams stops the work.
     async fn run(&self, session: &Session, plan: LogicalPlan, gather: Gather) -> Result<Execution>;
 }

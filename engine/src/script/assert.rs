@@ -74,7 +74,7 @@ impl Assert {
     pub(crate) async fn evaluate(&self, session: &Session, text: &str) -> Result<Outcome> {
         let frame = self.plan(session, text).await?;
         let plan = frame.logical_plan().clone();
-        let batches = match frame.collect().await {
+        let batches = match session.collect(frame).await {
             Ok(batches) => batches,
             Err(error) => return Err(session.explain_failure(error, &plan, text).await),
         };

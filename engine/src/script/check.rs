@@ -11,7 +11,7 @@ impl Session {
     /// # Errors
     /// The first mistake, at its place.
     pub async fn check_script(&self, script: &Script, settings: &RunSettings) -> Result<()> {
-        super::run::check_given(script, settings)?;
+        script.check_parameters(&settings.parameters)?;
         for range in script.ranges() {
             let text = &script.text()[range.clone()];
             self.check_statement(text, settings).await.map_err(|error| script.locate(error, range.start))?;

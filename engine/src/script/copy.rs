@@ -9,7 +9,7 @@ use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use futures::TryStreamExt;
-use storage::{Commit, CommitMode, Location, WrittenFile};
+use storage::{Begun, CommitMode, Committed, Location, WrittenFile};
 
 use super::run::Job;
 use super::tokens::{
@@ -135,8 +135,14 @@ impl Copy {
     fn file_options(&self, session: &Session, schema: &arrow::datatypes::Schema) -> Result<FileOptions> {
         let state = session.context().state();
         let by_name = Compression::strip(&self.target).1;
-        let options = FileOptions::parse(&state, &session.options(), self.format()?, &self.options, by_name)
-            .map_err(|error| self.at_options(error))?;
+        let options = FileOptions::parse(
+            &state.default_table_options(),
+            &session.options(),
+            self.format()?,
+            &self.options,
+            by_name,
+        )
+        .map_err(|error| self.at_options(error))?;
         options.encoding.accepts(schema).map_err(|error| error.at_offset(0))?;
         Ok(options)
     }
@@ -158,7 +164,10 @@ pub(crate) struct Target {
 /// Runs a plan into files and publishes them.
 pub(crate) async fn store(job: &Job<'_>, plan: LogicalPlan, target: Target) -> Result<Finished> {
     let Target { location, mode, options, partition_by } = target;
-    let commit = Commit::begin(job.session.stores(), &location, mode).await?;
+    let commit = match job.begin(&location, mode).await? {
+        Begun::New(commit) => commit,
+        Begun::Done(done) => return Ok(committed(&location, &done)),
+    };
     if commit.is_single_file() && !partition_by.is_empty() {
         commit.abort().await?;
         return Err(Error::invalid(format!("PARTITIONED BY needs a directory, and {location} is one file"))
@@ -168,9 +177,7 @@ pub(crate) async fn store(job: &Job<'_>, plan: LogicalPlan, target: Target) -> R
     match write(job, plan, Arc::clone(&spec)).await {
         Ok(files) => {
             let done = commit.publish(files).await?;
-            let (files, rows, bytes) = (done.files as u64, done.rows, done.bytes);
-            let outcome = Outcome::Committed { location: location.to_string(), files, rows, bytes };
-            Ok(Finished { rows: Some(rows), outcomes: vec![outcome], ..Finished::default() })
+            Ok(committed(&location, &done))
         }
         Err(error) => {
             // Tasks that are being stopped may still be writing: what they stage must be there to be removed.
@@ -181,6 +188,12 @@ pub(crate) async fn store(job: &Job<'_>, plan: LogicalPlan, target: Target) -> R
             Err(error)
         }
     }
+}
+
+fn committed(location: &Location, done: &Committed) -> Finished {
+    let (files, rows, bytes) = (done.files as u64, done.rows, done.bytes);
+    let outcome = Outcome::Committed { location: location.to_string(), files, rows, bytes };
+    Finished { rows: Some(rows), outcomes: vec![outcome], ..Finished::default() }
 }
 
 async fn write(job: &Job<'_>, plan: LogicalPlan, spec: Arc<SinkSpec>) -> Result<Vec<WrittenFile>> {

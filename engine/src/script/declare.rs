@@ -94,7 +94,7 @@ impl Declare {
         tokens.extend(self.type_tokens.iter().cloned());
         tokens.push(made(Token::RParen));
         let frame = session.plan_tokens(text, tokens).await?;
-        let batches = frame.collect().await.map_err(|error| {
+        let batches = session.collect(frame).await.map_err(|error| {
             let reason = sentence(&error.find_root().strip_backtrace());
             Error::invalid(format!("parameter `{}` is declared as {}: {reason}", self.name, self.sql_type()))
                 .at_offset(super::tokens::offset_of(text, place.span.start))

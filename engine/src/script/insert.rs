@@ -64,7 +64,7 @@ fn target(session: &Session, table: &ListingTable, op: InsertOp, statement: &Dml
     // New files must end as the others do, or the table would not see them.
     let compression = Compression::strip(&options.file_extension).1;
     let state = session.context().state();
-    let written = FileOptions::parse(&state, &session.options(), format, &said, compression)?;
+    let written = FileOptions::parse(&state.default_table_options(), &session.options(), format, &said, compression)?;
     written.encoding.accepts(statement.input.schema().as_arrow())?;
     let ending = format!(".{}", written.encoding.ending());
     if !ending.ends_with(options.file_extension.as_str()) {

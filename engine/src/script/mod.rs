@@ -16,7 +16,7 @@ pub(crate) mod sql;
 mod title;
 pub mod tokens;
 
-pub use run::RunSettings;
+pub use run::{Resume, RunSettings};
 pub use split::{Script, is_complete};
 
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::LogicalPlan;
+use storage::{Begun, Commit, CommitMode, Location};
 use tokio_util::sync::CancellationToken;
 
 use super::{Kind, Script, parse, sql};
@@ -36,6 +37,18 @@ pub struct RunSettings {
     pub cancel: CancellationToken,
     /// Values for declared parameters, as text, in the order given; the last of a name counts.
     pub parameters: Vec<(String, String)>,
+    /// For a job that may have run before.
+    pub resume: Option<Resume>,
+}
+
+/// A job that goes on where it was stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resume {
+    /// Names the job: outputs that it committed are known by it.
+    pub job: String,
+    /// Statements that ended well before. Those that only make something in the session are run again, those that left
+    /// something behind, or only showed something, are not.
+    pub statements_done: usize,
 }
 
 impl Default for RunSettings {
@@ -45,6 +58,7 @@ impl Default for RunSettings {
             results: Arc::new(Collected::default()),
             cancel: CancellationToken::new(),
             parameters: Vec::new(),
+            resume: None,
         }
     }
 }
@@ -54,6 +68,8 @@ pub(crate) struct Job<'a> {
     pub(crate) session: &'a Session,
     pub(crate) settings: &'a RunSettings,
     pub(crate) script: &'a Script,
+    /// The running statement's 1-based number.
+    pub(crate) number: usize,
 }
 
 impl Session {
@@ -63,14 +79,17 @@ impl Session {
     /// The first statement that fails, at its place; [`Error::Usage`] for parameters that the script does not declare;
     /// [`Error::Cancelled`].
     pub async fn run_script(&self, script: &Script, settings: &RunSettings) -> Result<JobReport> {
-        check_given(script, settings)?;
-        let job = Job { session: self, settings, script };
+        script.check_parameters(&settings.parameters)?;
         let (begun, usage) = (Instant::now(), Usage::now());
         let counters = self.stores().counters();
         let mut report = JobReport::default();
         for (index, range) in script.ranges().iter().enumerate() {
             let text = &script.text()[range.clone()];
-            let statement = job.statement(index + 1, text).await.map_err(|error| script.locate(error, range.start))?;
+            let job = Job { session: self, settings, script, number: index + 1 };
+            if job.is_done(text) {
+                continue;
+            }
+            let statement = job.statement(text).await.map_err(|error| script.locate(error, range.start))?;
             report.statements.push(statement);
         }
         let now = self.stores().counters();
@@ -84,23 +103,30 @@ impl Session {
     }
 }
 
-/// A `-p` that nothing declares is a slip of the pen, and found before anything runs.
-pub(super) fn check_given(script: &Script, settings: &RunSettings) -> Result<()> {
-    let declared: Vec<String> = script.statements().filter_map(declared_name).collect();
-    for (name, _) in &settings.parameters {
-        if !declared.iter().any(|known| known.eq_ignore_ascii_case(name)) {
-            return Err(Error::Usage(match near(name, declared.iter().map(String::as_str)) {
-                Some(known) => format!("{} declares no parameter `{name}`; did you mean `{known}`?", script.name()),
-                None if declared.is_empty() => {
-                    format!("{} declares no parameters, and `{name}` is given", script.name())
-                }
-                None => {
-                    format!("{} declares no parameter `{name}`; it declares {}", script.name(), declared.join(", "))
-                }
-            }));
+impl Script {
+    /// A `-p` that nothing declares is a slip of the pen, and found before anything runs.
+    ///
+    /// # Errors
+    /// The first such parameter, with the near name.
+    pub fn check_parameters(&self, given: &[(String, String)]) -> Result<()> {
+        let declared: Vec<String> = self.statements().filter_map(declared_name).collect();
+        for (name, _) in given {
+            if !declared.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                return Err(Error::Usage(match near(name, declared.iter().map(String::as_str)) {
+                    Some(known) => {
+                        format!("{} declares no parameter `{name}`; did you mean `{known}`?", self.name())
+                    }
+                    None if declared.is_empty() => {
+                        format!("{} declares no parameters, and `{name}` is given", self.name())
+                    }
+                    None => {
+                        format!("{} declares no parameter `{name}`; it declares {}", self.name(), declared.join(", "))
+                    }
+                }));
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn declared_name(text: &str) -> Option<String> {
@@ -117,7 +143,26 @@ impl RunSettings {
 }
 
 impl Job<'_> {
-    async fn statement(&self, number: usize, text: &str) -> Result<StatementReport> {
+    /// Whether an earlier run of the job has done the statement for good.
+    fn is_done(&self, text: &str) -> bool {
+        let Some(resume) = &self.settings.resume else { return false };
+        self.number <= resume.statements_done && !makes_session(text)
+    }
+
+    /// Begins to write an output; finds out when an earlier run of the job has committed it.
+    pub(crate) async fn begin(&self, location: &Location, mode: CommitMode) -> Result<Begun> {
+        let stores = self.session.stores();
+        Ok(match &self.settings.resume {
+            None => Begun::New(Box::new(Commit::begin(stores, location, mode).await?)),
+            Some(resume) => {
+                let key = format!("{}/{}", resume.job, self.number);
+                Commit::begin_once(stores, location, mode, &key).await?
+            }
+        })
+    }
+
+    async fn statement(&self, text: &str) -> Result<StatementReport> {
+        let number = self.number;
         let begun = Instant::now();
         let before = self.session.stores().counters();
         let kind = parse(self.session, text);
@@ -296,6 +341,17 @@ impl Job<'_> {
             done => done,
         }
     }
+}
+
+/// Statements that leave nothing behind but in the session: a job that goes on needs them again.
+fn makes_session(text: &str) -> bool {
+    let Ok(tokens) = tokenize(text) else { return true };
+    let words = significant(&tokens);
+    let begins = |first: &[&str]| super::tokens::begins_with(&words, first);
+    let of_models =
+        begins(&["CREATE", "MODEL"]) || begins(&["CREATE", "OR", "REPLACE", "MODEL"]) || begins(&["DROP", "MODEL"]);
+    let makes = ["DECLARE", "SET", "RESET", "CREATE", "DROP", "PREPARE", "DEALLOCATE"];
+    !of_models && makes.iter().any(|word| begins(&[word]))
 }
 
 pub(super) fn title(kind: &Kind, text: &str) -> String {

@@ -1,13 +1,13 @@
 //! How rows become the bytes of a file: the options of COPY, read once, and made into something that opens writers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use arrow::csv::WriterBuilder;
 use arrow::datatypes::{DataType, Schema};
 use arrow::ipc::CompressionType as IpcCompression;
 use datafusion::common::config::{ConfigFileType, TableOptions, TableParquetOptions};
 use datafusion::common::file_options::csv_writer::CsvWriterOptions;
-use datafusion::execution::context::SessionState;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::mistake::sentence;
@@ -40,10 +40,21 @@ pub(crate) enum Encoding {
     },
 }
 
+/// An encoding as text: what a task in another process makes the same encoding from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WrittenEncoding {
+    format: String,
+    /// The format's own keys, without `format.`.
+    options: BTreeMap<String, String>,
+    /// The compression that a single file's name tells.
+    by_name: Option<String>,
+}
+
 /// What OPTIONS say: the encoding, and at which size another file is begun.
 #[derive(Debug, Clone)]
 pub(crate) struct FileOptions {
     pub(crate) encoding: Encoding,
+    pub(crate) written: WrittenEncoding,
     pub(crate) target_file_size: u64,
 }
 
@@ -53,14 +64,14 @@ impl FileOptions {
     /// # Errors
     /// An option that the format does not have, a value that is wrong.
     pub(crate) fn parse(
-        state: &SessionState,
+        defaults: &TableOptions,
         session: &Options,
         format: Format,
         options: &HashMap<String, String>,
         by_name: Option<Compression>,
     ) -> Result<Self> {
         let mut target_file_size = session.target_file_size;
-        let mut rest = HashMap::new();
+        let mut rest = BTreeMap::new();
         for (key, value) in options {
             if key == TARGET_FILE_SIZE {
                 let wrong = |reason| Error::invalid(format!("{TARGET_FILE_SIZE}: {reason}"));
@@ -69,29 +80,41 @@ impl FileOptions {
                 rest.insert(format.option_key(key)?, value.clone());
             }
         }
-        let encoding = match format {
-            Format::Parquet => parquet(state, session, rest)?,
-            Format::Csv | Format::Tsv => csv(state, format, rest, by_name)?,
-            Format::Json => json(rest, by_name)?,
-            Format::Arrow => Encoding::Arrow { compression: Some(IpcCompression::LZ4_FRAME) },
-            Format::Avro => {
-                return Err(Error::invalid("COPY does not write AVRO; it writes PARQUET, CSV, JSON and ARROW"));
-            }
-        };
-        Ok(FileOptions { encoding, target_file_size })
+        if let (Format::Parquet, Some(compression)) = (format, &session.compression) {
+            rest.entry("compression".to_string()).or_insert_with(|| compression.clone());
+        }
+        let by_name = by_name.map(|compression| compression.engine_name().to_string());
+        let written = WrittenEncoding { format: format.name().to_string(), options: rest, by_name };
+        Ok(FileOptions { encoding: written.read(defaults)?, written, target_file_size })
     }
 }
 
-fn parquet(state: &SessionState, session: &Options, mut options: HashMap<String, String>) -> Result<Encoding> {
-    if let Some(compression) = &session.compression {
-        options.entry("compression".to_string()).or_insert_with(|| compression.clone());
+impl WrittenEncoding {
+    /// Makes the encoding; `defaults` are those of the session.
+    ///
+    /// # Errors
+    /// An option that the format does not have, a value that is wrong.
+    pub(crate) fn read(&self, defaults: &TableOptions) -> Result<Encoding> {
+        let format = Format::parse(&self.format)?;
+        let options = self.options.clone();
+        let by_name = self.by_name.as_deref().map_or(Ok(None), Compression::parse)?;
+        match format {
+            Format::Parquet => parquet(defaults, options),
+            Format::Csv | Format::Tsv => csv(defaults, format, options, by_name),
+            Format::Json => json(options, by_name),
+            Format::Arrow => Ok(Encoding::Arrow { compression: Some(IpcCompression::LZ4_FRAME) }),
+            Format::Avro => Err(Error::invalid("COPY does not write AVRO; it writes PARQUET, CSV, JSON and ARROW")),
+        }
     }
+}
+
+fn parquet(defaults: &TableOptions, mut options: BTreeMap<String, String>) -> Result<Encoding> {
     for (key, value) in &mut options {
         if key.starts_with("compression") {
             *value = parquet_compression(value);
         }
     }
-    let table = table_options(state, Format::Parquet, ConfigFileType::PARQUET, &options)?;
+    let table = table_options(defaults, Format::Parquet, ConfigFileType::PARQUET, &options)?;
     let encoding = Encoding::Parquet(Box::new(table.parquet));
     // Values such as an unknown compression are found only when the writer is made: better now than in a task.
     super::writer::check(&encoding)?;
@@ -111,9 +134,9 @@ fn parquet_compression(name: &str) -> String {
 }
 
 fn csv(
-    state: &SessionState,
+    defaults: &TableOptions,
     format: Format,
-    options: HashMap<String, String>,
+    options: BTreeMap<String, String>,
     by_name: Option<Compression>,
 ) -> Result<Encoding> {
     let mut rest = options;
@@ -127,7 +150,7 @@ fn csv(
     {
         *delimiter = "\t".to_string();
     }
-    let table = table_options(state, format, ConfigFileType::CSV, &rest)?;
+    let table = table_options(defaults, format, ConfigFileType::CSV, &rest)?;
     let header = table.csv.has_header.unwrap_or(true);
     let writer = CsvWriterOptions::try_from(&table.csv)
         .map_err(|error| Error::invalid(sentence(&error.strip_backtrace())))?
@@ -135,7 +158,7 @@ fn csv(
     Ok(Encoding::Csv { writer, header, compression, level, tabs: format == Format::Tsv })
 }
 
-fn json(options: HashMap<String, String>, by_name: Option<Compression>) -> Result<Encoding> {
+fn json(options: BTreeMap<String, String>, by_name: Option<Compression>) -> Result<Encoding> {
     let mut rest = options;
     let compression = compression(&mut rest, by_name)?;
     let level = level(&mut rest)?;
@@ -145,14 +168,14 @@ fn json(options: HashMap<String, String>, by_name: Option<Compression>) -> Resul
     }
 }
 
-fn compression(options: &mut HashMap<String, String>, by_name: Option<Compression>) -> Result<Option<Compression>> {
+fn compression(options: &mut BTreeMap<String, String>, by_name: Option<Compression>) -> Result<Option<Compression>> {
     match options.remove("compression") {
         Some(name) => Compression::parse(&name),
         None => Ok(by_name),
     }
 }
 
-fn level(options: &mut HashMap<String, String>) -> Result<Option<u32>> {
+fn level(options: &mut BTreeMap<String, String>) -> Result<Option<u32>> {
     let Some(text) = options.remove("compression_level") else { return Ok(None) };
     let level =
         text.parse().map_err(|_| Error::invalid(format!("compression_level: expected a number, got `{text}`")))?;
@@ -160,12 +183,12 @@ fn level(options: &mut HashMap<String, String>) -> Result<Option<u32>> {
 }
 
 fn table_options(
-    state: &SessionState,
+    defaults: &TableOptions,
     format: Format,
     kind: ConfigFileType,
-    options: &HashMap<String, String>,
+    options: &BTreeMap<String, String>,
 ) -> Result<TableOptions> {
-    let mut table = state.default_table_options();
+    let mut table = defaults.clone();
     table.set_config_format(kind);
     for (key, value) in options {
         table.set(&format!("format.{key}"), value).map_err(|error| {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use datafusion::common::config::TableOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -15,9 +16,10 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
     InputDistributionRequirements, Partitioning, PlanProperties, ReplaceChildrenOptions,
 };
+use serde::{Deserialize, Serialize};
 use storage::Stores;
 
-use super::spec::{FILES, SinkSpec, file_rows};
+use super::spec::{FILES, SinkSpec, WrittenSpec, file_rows};
 use super::write::write;
 
 /// The node's name in plans.
@@ -27,14 +29,23 @@ pub(crate) const ROWS_WRITTEN: &str = "rows_written";
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct SinkExec {
+pub(crate) struct SinkExec {
     input: Arc<dyn ExecutionPlan>,
     spec: Arc<SinkSpec>,
     stores: Stores,
-    /// The order that files keep; rows then come from one partition.
+    /// The order that files keep.
     order: Option<LexOrdering>,
+    /// All rows come from one partition: for the sake of their order, or because there is one file.
+    gathered: bool,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+}
+
+/// A sink on its way to another process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WrittenSink {
+    spec: WrittenSpec,
+    gathered: bool,
 }
 
 impl SinkExec {
@@ -44,6 +55,33 @@ impl SinkExec {
         stores: Stores,
         order: Option<LexOrdering>,
     ) -> Result<Self> {
+        let gathered = spec.single_file || order.is_some();
+        Self::build(input, spec, stores, order, gathered)
+    }
+
+    /// A sink that comes from another process: its input is in order already when it should be.
+    pub(crate) fn read(
+        input: Arc<dyn ExecutionPlan>,
+        written: WrittenSink,
+        stores: Stores,
+        defaults: &TableOptions,
+    ) -> crate::Result<Self> {
+        let spec = Arc::new(SinkSpec::read(written.spec, defaults)?);
+        Ok(Self::build(input, spec, stores, None, written.gathered)?)
+    }
+
+    /// The sink as plain data, without its input.
+    pub(crate) fn written(&self) -> WrittenSink {
+        WrittenSink { spec: self.spec.written(), gathered: self.gathered }
+    }
+
+    fn build(
+        input: Arc<dyn ExecutionPlan>,
+        spec: Arc<SinkSpec>,
+        stores: Stores,
+        order: Option<LexOrdering>,
+        gathered: bool,
+    ) -> Result<Self> {
         let partitions = input.output_partitioning().partition_count();
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&FILES)),
@@ -52,13 +90,13 @@ impl SinkExec {
             Boundedness::Bounded,
         );
         let metrics = ExecutionPlanMetricsSet::new();
-        Ok(SinkExec { input, spec, stores, order, properties: Arc::new(properties), metrics })
+        Ok(SinkExec { input, spec, stores, order, gathered, properties: Arc::new(properties), metrics })
     }
 
     /// How rows should reach the tasks: in one partition when their order or the single file asks for it; those of one
     /// directory together, so that each directory gets few files; else as they come.
     fn distribution(&self) -> Distribution {
-        if self.spec.single_file || self.order.is_some() {
+        if self.gathered {
             return Distribution::SinglePartition;
         }
         let schema = self.input.schema();
@@ -102,7 +140,7 @@ impl ExecutionPlan for SinkExec {
     }
 
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![!self.spec.single_file && self.order.is_none()]
+        vec![!self.gathered]
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
@@ -115,8 +153,8 @@ impl ExecutionPlan for SinkExec {
         _options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let input = children.pop().expect("a sink has one input");
-        let sink = SinkExec::new(input, Arc::clone(&self.spec), self.stores.clone(), self.order.clone())?;
-        Ok(Arc::new(sink))
+        let (spec, order) = (Arc::clone(&self.spec), self.order.clone());
+        Ok(Arc::new(SinkExec::build(input, spec, self.stores.clone(), order, self.gathered)?))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {

@@ -15,6 +15,6 @@ mod spec;
 mod write;
 mod writer;
 
-pub(crate) use exec::{NODE_NAME, ROWS_WRITTEN};
+pub(crate) use exec::{NODE_NAME, ROWS_WRITTEN, SinkExec};
 pub(crate) use node::{SinkNode, SinkPlanner};
 pub(crate) use spec::{SinkSpec, written_files};

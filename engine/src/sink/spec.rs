@@ -4,10 +4,12 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::config::TableOptions;
+use serde::{Deserialize, Serialize};
 use storage::{Commit, Location, WrittenFile};
 use tokio_util::task::TaskTracker;
 
-use super::encoding::{Encoding, FileOptions};
+use super::encoding::{Encoding, FileOptions, WrittenEncoding};
 use super::write::FileRow;
 use crate::error::{Error, Result};
 
@@ -21,6 +23,7 @@ pub(crate) struct SinkSpec {
     pub(super) single_file: bool,
     pub(super) partition_by: Vec<String>,
     pub(super) encoding: Encoding,
+    written: WrittenEncoding,
     pub(super) target_file_size: u64,
     /// Counts the tasks that may still be writing.
     pub(super) tasks: TaskTracker,
@@ -36,6 +39,7 @@ impl SinkSpec {
             single_file: commit.is_single_file(),
             partition_by,
             encoding: options.encoding,
+            written: options.written,
             target_file_size: options.target_file_size,
             tasks: TaskTracker::new(),
         }
@@ -52,6 +56,48 @@ impl SinkSpec {
     pub(crate) async fn all_stopped(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+/// A specification on its way to a task in another process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WrittenSpec {
+    staging: String,
+    commit: String,
+    single_file: bool,
+    partition_by: Vec<String>,
+    encoding: WrittenEncoding,
+    target_file_size: u64,
+}
+
+impl SinkSpec {
+    /// As plain data.
+    pub(crate) fn written(&self) -> WrittenSpec {
+        WrittenSpec {
+            staging: self.staging.to_string(),
+            commit: self.commit.clone(),
+            single_file: self.single_file,
+            partition_by: self.partition_by.clone(),
+            encoding: self.written.clone(),
+            target_file_size: self.target_file_size,
+        }
+    }
+
+    /// The same specification in another process; `defaults` are the session's, which travelled beside it.
+    ///
+    /// # Errors
+    /// A place or an option that this process does not understand.
+    pub(crate) fn read(written: WrittenSpec, defaults: &TableOptions) -> Result<Self> {
+        Ok(SinkSpec {
+            staging: Location::parse(&written.staging)?,
+            commit: written.commit,
+            single_file: written.single_file,
+            partition_by: written.partition_by,
+            encoding: written.encoding.read(defaults)?,
+            written: written.encoding,
+            target_file_size: written.target_file_size,
+            tasks: TaskTracker::new(),
+        })
     }
 }
 

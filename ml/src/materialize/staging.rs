@@ -15,7 +15,6 @@ use arrow::ipc::reader::FileReader;
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::DataFusionError;
-use datafusion::dataframe::DataFrame;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -83,13 +82,14 @@ fn open(path: &Path) -> Result<FileReader<BufReader<File>>> {
     FileReader::try_new_buffered(file, None).map_err(arrow_error)
 }
 
-/// Runs `query` and holds its rows, with their keys under `seed`. Rows in which one of `labels` is NULL are counted and
+/// Reads the partitions of a query and holds its rows, with their keys under `seed`. Rows in which one of `labels` is NULL are counted and
 /// left out.
 ///
 /// # Errors
 /// Whatever the query meets; a column type without canonical bytes; a full disk; cancellation.
 pub async fn stage(
-    query: DataFrame,
+    schema: SchemaRef,
+    streams: Vec<SendableRecordBatchStream>,
     labels: &[String],
     seed: u64,
     pool: &Arc<dyn MemoryPool>,
@@ -97,11 +97,9 @@ pub async fn stage(
     cancel: &CancellationToken,
     progress: Arc<dyn Fn(u64) + Send + Sync>,
 ) -> Result<Staged> {
-    let schema: SchemaRef = Arc::new(query.schema().as_arrow().clone());
     let keys = Arc::new(RowKeys::new(&schema, seed)?);
     let labels = labels.iter().map(|label| schema.index_of(label).map_err(arrow_error)).collect::<Result<Vec<_>>>()?;
     let directory = Arc::new(SpillDirectory::new(directory, "staged")?);
-    let streams = query.execute_stream_partitioned().await?;
     let partitions = streams.len().max(1);
     let done = Arc::new(AtomicU64::new(0));
     let mut tasks = tokio::task::JoinSet::new();
@@ -375,8 +373,10 @@ pub(super) mod tests {
         labels: &[String],
     ) -> Result<Staged> {
         let query = context.read_batches(batches)?;
+        let schema = Arc::new(query.schema().as_arrow().clone());
+        let streams = query.execute_stream_partitioned().await?;
         let cancel = CancellationToken::new();
-        stage(query, labels, 7, pool, &std::env::temp_dir(), &cancel, Arc::new(|_| ())).await
+        stage(schema, streams, labels, 7, pool, &std::env::temp_dir(), &cancel, Arc::new(|_| ())).await
     }
 
     fn numbers(from: i64, to: i64) -> RecordBatch {

@@ -126,7 +126,7 @@ impl ModelFunction {
     }
 
     fn fields(&self, id: &str) -> Result<Fields> {
-        let known = registry::cached(id).map_err(invalid)?;
+        let known = registry::find(id).map_err(invalid)?;
         let shape = known.shape();
         Ok(match self.answer {
             Answer::Prediction => {
@@ -179,7 +179,7 @@ impl ScalarUDFImpl for ModelFunction {
         let Some(ColumnarValue::Scalar(ScalarValue::Utf8(Some(id)))) = args.args.first() else {
             return exec_err!("{}: the first argument is a model's id", self.name());
         };
-        let known = registry::cached(id).map_err(invalid)?;
+        let known = registry::find(id).map_err(invalid)?;
         let Some(predictor) = known.predictor() else {
             return exec_err!("model {} has not been trained yet", known.shape().name);
         };

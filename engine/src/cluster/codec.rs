@@ -1,0 +1,68 @@
+//! Plans on the wire: Ballista's codec, and beside it the one node that is ours, the sink. Functions travel by name; every
+//! side has the same ones.
+
+use std::sync::Arc;
+
+use ballista_core::serde::BallistaPhysicalExtensionCodec;
+use datafusion::common::config::TableOptions;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
+use storage::Stores;
+
+use crate::sink::SinkExec;
+
+/// Begins the bytes of our node; no protobuf message begins so.
+const SINK: &[u8] = b"gristmill sink ";
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct PlanCodec {
+    upstream: BallistaPhysicalExtensionCodec,
+    stores: Stores,
+}
+
+impl PlanCodec {
+    pub(super) fn new(stores: Stores) -> Self {
+        PlanCodec { upstream: BallistaPhysicalExtensionCodec::default(), stores }
+    }
+}
+
+impl PhysicalExtensionCodec for PlanCodec {
+    fn try_decode(
+        &self,
+        buffer: &[u8],
+        inputs: &[Arc<dyn ExecutionPlan>],
+        context: &TaskContext,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let Some(written) = buffer.strip_prefix(SINK) else {
+            return self.upstream.try_decode(buffer, inputs, context, converter);
+        };
+        let [input] = inputs else {
+            return Err(DataFusionError::Internal(format!("a sink has one input, not {}", inputs.len())));
+        };
+        let written = serde_json::from_slice(written).map_err(external)?;
+        let defaults = TableOptions::default_from_session_config(context.session_config().options());
+        let sink = SinkExec::read(Arc::clone(input), written, self.stores.clone(), &defaults).map_err(external)?;
+        Ok(Arc::new(sink))
+    }
+
+    fn try_encode(
+        &self,
+        node: Arc<dyn ExecutionPlan>,
+        buffer: &mut Vec<u8>,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<()> {
+        let Some(sink) = node.downcast_ref::<SinkExec>() else {
+            return self.upstream.try_encode(node, buffer, converter);
+        };
+        buffer.extend_from_slice(SINK);
+        serde_json::to_writer(buffer, &sink.written()).map_err(external)
+    }
+}
+
+fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}

@@ -1,0 +1,98 @@
+//! What driver, scheduler and executors must have alike: functions, stores, configuration, plan codec. Made by one
+//! function from one [`Extension`], which makes "works locally, unknown function on the cluster" impossible.
+
+use std::sync::Arc;
+
+use ballista_core::config::BallistaConfig;
+use ballista_core::extension::SessionConfigExt;
+use ballista_core::registry::BallistaFunctionRegistry;
+use datafusion::error::Result;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::context::SessionState;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::logical_expr::registry::FunctionRegistry;
+use datafusion::prelude::SessionConfig;
+use datafusion_proto::physical_plan::PhysicalExtensionCodec;
+use storage::Stores;
+
+use super::MESSAGE_BYTES_MAX;
+use super::codec::PlanCodec;
+use crate::extension::Extension;
+use crate::source::StoreRegistry;
+
+/// See the module. Cloning is cheap.
+#[derive(Clone)]
+pub struct Environment {
+    stores: Stores,
+    extension: Extension,
+}
+
+impl Environment {
+    /// From the stores of this process and what other crates add.
+    pub fn new(stores: Stores, extension: Extension) -> Self {
+        Environment { stores, extension }
+    }
+
+    /// The stores of this process.
+    pub fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
+    /// What other crates add.
+    pub fn extension(&self) -> &Extension {
+        &self.extension
+    }
+
+    pub(crate) fn codec(&self) -> Arc<dyn PhysicalExtensionCodec> {
+        Arc::new(PlanCodec::new(self.stores.clone()))
+    }
+
+    /// A state in which plans are decoded; nothing runs in it.
+    pub(super) fn state(&self, config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Result<SessionState> {
+        let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
+        let mut state = builder.build();
+        for function in &self.extension.aggregate_functions {
+            state.register_udaf(Arc::clone(function))?;
+        }
+        for function in &self.extension.scalar_functions {
+            state.register_udf(Arc::clone(function))?;
+        }
+        Ok(state)
+    }
+
+    pub(super) fn functions(&self) -> Result<BallistaFunctionRegistry> {
+        let state = self.state(default_config(), self.runtime(RuntimeEnvBuilder::new())?)?;
+        Ok(BallistaFunctionRegistry::from(&state))
+    }
+
+    pub(super) fn runtime(&self, builder: RuntimeEnvBuilder) -> Result<Arc<RuntimeEnv>> {
+        builder.with_object_store_registry(Arc::new(StoreRegistry::new(self.stores.clone()))).build_arc()
+    }
+}
+
+/// Before a driver's settings are known.
+pub(super) fn default_config() -> SessionConfig {
+    for_cluster(SessionConfig::new())
+}
+
+/// Turns what a driver would use alone into what its plans need when they are cut into stages.
+pub(crate) fn for_cluster(mut config: SessionConfig) -> SessionConfig {
+    config = config
+        .with_option_extension(BallistaConfig::default())
+        // Stages are cut at hash repartitioning only; any other is removed from the plan.
+        .with_round_robin_repartition(false)
+        .with_ballista_grpc_client_max_message_size(MESSAGE_BYTES_MAX)
+        // The driver submits physical plans, which the static planner cuts.
+        .with_ballista_adaptive_query_planner(false);
+    let options = config.options_mut();
+    // View arrays are sent whole, with the buffers that they share.
+    options.execution.parquet.schema_force_view_types = false;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    // Both pass values between operators of one process; operators of different stages are in different ones.
+    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    options.optimizer.enable_dynamic_filter_pushdown = false;
+    options.optimizer.enable_join_dynamic_filter_pushdown = false;
+    options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    config
+}

@@ -1,0 +1,125 @@
+//! An executor: runs tasks until it is told to stop. Its directory goes with it.
+
+use std::net::{IpAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ballista_core::config::TaskSchedulingPolicy;
+use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use tokio::net::TcpStream;
+
+use super::environment::{Environment, default_config};
+use super::task::TaskEngine;
+use super::{ClusterAddress, HEARTBEAT, MESSAGE_BYTES_MAX};
+use crate::error::{Error, Result};
+use crate::temporary::TemporaryDirectory;
+
+/// How long an executor waits for a scheduler that is not there yet, and how often it looks.
+const SCHEDULER_WAIT: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What an executor needs to know.
+#[derive(Debug, Clone)]
+pub struct ExecutorSettings {
+    /// The scheduler it works for.
+    pub scheduler: ClusterAddress,
+    /// Its name; made up when absent.
+    pub id: Option<String>,
+    /// Where it listens.
+    pub bind: IpAddr,
+    /// The name under which others reach it.
+    pub advertise: String,
+    /// Ports for rows and for tasks; 0 takes a free one.
+    pub ports: (u16, u16),
+    /// Tasks that it runs at a time.
+    pub cores: usize,
+    /// Bytes for all of its tasks together; `None` is 7 tenths of the machine's.
+    pub memory: Option<u64>,
+    /// Where rows between stages and spilled rows go.
+    pub work_dir: Option<PathBuf>,
+}
+
+/// Runs an executor until SIGTERM, SIGINT or the scheduler ends it.
+///
+/// # Errors
+/// A scheduler that cannot be reached, ports that are taken, a directory that cannot be used.
+pub async fn run_executor(settings: ExecutorSettings, environment: &Environment) -> Result<()> {
+    if let Some(begin) = environment.extension().worker {
+        begin(environment.stores());
+    }
+    let directory = TemporaryDirectory::new(settings.work_dir.as_deref())?;
+    wait_for(&settings.scheduler).await?;
+    let config = config(&settings, environment, &directory)?;
+    let ended = start_executor_process(Arc::new(config)).await;
+    ended.map_err(|error| Error::Cluster(format!("the executor: {error}")))
+}
+
+/// Upstream waits, too, but for ever.
+async fn wait_for(scheduler: &ClusterAddress) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        match TcpStream::connect((scheduler.host(), scheduler.port())).await {
+            Ok(_) => return Ok(()),
+            Err(error) if begun.elapsed() > SCHEDULER_WAIT => {
+                return Err(Error::Cluster(format!("the scheduler at {scheduler} cannot be reached: {error}")));
+            }
+            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+fn config(
+    settings: &ExecutorSettings,
+    environment: &Environment,
+    directory: &TemporaryDirectory,
+) -> Result<ExecutorProcessConfig> {
+    let message_bytes = u32::try_from(MESSAGE_BYTES_MAX).expect("the largest message is told in 32 bits");
+    let (port, grpc_port) = ports(settings)?;
+    let spill = directory.path().join("spill");
+    let shared = environment.clone();
+    let runtime = move |_: &_| {
+        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill.clone()]));
+        shared.runtime(RuntimeEnvBuilder::new().with_disk_manager_builder(disk))
+    };
+    let mut config = ExecutorProcessConfig {
+        bind_host: settings.bind.to_string(),
+        external_host: Some(settings.advertise.clone()),
+        port,
+        grpc_port,
+        scheduler_host: settings.scheduler.host().to_string(),
+        scheduler_port: settings.scheduler.port(),
+        vcores: settings.cores,
+        task_scheduling_policy: TaskSchedulingPolicy::PushStaged,
+        work_dir: Some(directory.path().join("shuffle").to_string_lossy().into_owned()),
+        grpc_max_decoding_message_size: message_bytes,
+        grpc_max_encoding_message_size: message_bytes,
+        executor_heartbeat_interval_seconds: HEARTBEAT.as_secs(),
+        memory_pool_size: settings.memory,
+        override_execution_engine: Some(Arc::new(TaskEngine::new())),
+        override_function_registry: Some(Arc::new(environment.functions()?)),
+        override_runtime_producer: Some(Arc::new(runtime)),
+        override_config_producer: Some(Arc::new(default_config)),
+        override_physical_codec: Some(environment.codec()),
+        ..ExecutorProcessConfig::default()
+    };
+    if let Some(id) = &settings.id {
+        config.executor_id.clone_from(id);
+    }
+    Ok(config)
+}
+
+/// Two different free ports where none are given.
+fn ports(settings: &ExecutorSettings) -> Result<(u16, u16)> {
+    let take = |port: u16| {
+        TcpListener::bind((settings.bind, port))
+            .map_err(|error| Error::Usage(format!("the executor cannot listen at {}:{port}: {error}", settings.bind)))
+    };
+    let (first, second) = (take(settings.ports.0)?, take(settings.ports.1)?);
+    let number = |listener: &TcpListener| {
+        listener.local_addr().map(|address| address.port()).map_err(|error| Error::Usage(error.to_string()))
+    };
+    Ok((number(&first)?, number(&second)?))
+}

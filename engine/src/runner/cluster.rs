@@ -1,0 +1,238 @@
+//! Execution on a cluster: the same physical plan, cut into stages by the scheduler, its rows fetched from the executors.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ballista_core::extension::SessionConfigHelperExt;
+use ballista_core::serde::protobuf::PartitionLocation;
+use datafusion::error::{DataFusionError, Result as QueryResult};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion::prelude::SessionConfig;
+use datafusion_proto::physical_plan::AsExecutionPlan;
+use datafusion_proto::protobuf::PhysicalPlanNode;
+use futures::{StreamExt, TryStreamExt};
+use tokio::sync::OnceCell;
+
+use super::local::{execute, rows_to_scan};
+use super::{Execution, Gather, Gauge, Reading, Runner};
+use crate::cluster::{ClusterClient, Environment, Submission, for_cluster, is_portable, plan_for_tasks};
+use crate::error::{Error, Result};
+use crate::session::Session;
+
+/// How often the scheduler is asked how far a plan is.
+const ASK_EVERY: Duration = Duration::from_millis(300);
+/// How often a plan is given to the cluster when the executors that hold its result are lost.
+const TRIES: usize = 3;
+
+/// See the module.
+#[derive(Clone)]
+pub struct ClusterRunner {
+    client: ClusterClient,
+    environment: Environment,
+    cores: usize,
+}
+
+impl ClusterRunner {
+    /// Looks at the cluster: its living cores tell how many partitions plans have.
+    ///
+    /// # Errors
+    /// [`Error::Cluster`] when the scheduler cannot be reached or has no executors.
+    pub async fn connect(client: ClusterClient, environment: Environment) -> Result<Self> {
+        let executors = client.executors().await?;
+        let cores = executors.iter().map(|executor| executor.cores as usize).sum();
+        if cores == 0 {
+            return Err(Error::Cluster(format!("the scheduler at {} has no executors", client.address())));
+        }
+        Ok(ClusterRunner { client, environment, cores })
+    }
+}
+
+#[async_trait]
+impl Runner for ClusterRunner {
+    fn name(&self) -> &'static str {
+        "cluster"
+    }
+
+    fn partitions(&self) -> Option<usize> {
+        Some(self.cores)
+    }
+
+    fn configure(&self, config: SessionConfig) -> SessionConfig {
+        for_cluster(config)
+    }
+
+    async fn run(&self, session: &Session, plan: LogicalPlan, gather: Gather) -> Result<Execution> {
+        let state = session.context().state();
+        let physical = plan_for_tasks(&state, &plan).await?;
+        if !is_portable(&physical) {
+            return execute(&state, physical, gather);
+        }
+        let message =
+            match PhysicalPlanNode::try_from_physical_plan(Arc::clone(&physical), self.environment.codec().as_ref()) {
+                Ok(message) => message,
+                Err(error) => {
+                    tracing::debug!(%error, "the plan holds a node that does not travel: it runs in the driver");
+                    return execute(&state, physical, gather);
+                }
+            };
+        let mut encoded = Vec::new();
+        message.try_encode(&mut encoded)?;
+        let task = Arc::new(Remote {
+            client: self.client.clone(),
+            plan: encoded,
+            settings: state.config().to_key_value_pairs(),
+            session_id: session.context().session_id(),
+            ended: OnceCell::new(),
+            progress: Arc::default(),
+        });
+        let gauge =
+            Arc::new(RemoteGauge { rows_to_scan: rows_to_scan(&physical), progress: Arc::clone(&task.progress) });
+        Ok(Execution { partitions: partitions(&task, &physical, gather), gauge })
+    }
+}
+
+/// One stream for each partition, or one of them all; none begins before somebody reads it.
+fn partitions(task: &Arc<Remote>, physical: &Arc<dyn ExecutionPlan>, gather: Gather) -> Vec<SendableRecordBatchStream> {
+    let count = physical.output_partitioning().partition_count();
+    let schema = physical.schema();
+    let stream = |wanted: Option<usize>| -> SendableRecordBatchStream {
+        let rows = futures::stream::once(Arc::clone(task).rows(wanted)).try_flatten();
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), rows))
+    };
+    match gather {
+        Gather::One => vec![stream(None)],
+        Gather::Partitions => (0..count).map(|partition| stream(Some(partition))).collect(),
+    }
+}
+
+/// A plan on its way to the cluster and back.
+struct Remote {
+    client: ClusterClient,
+    plan: Vec<u8>,
+    settings: Vec<ballista_core::serde::protobuf::KeyValuePair>,
+    session_id: String,
+    ended: OnceCell<Ended>,
+    progress: Arc<RemoteProgress>,
+}
+
+/// Where the rows are; they are removed when this is dropped.
+struct Ended {
+    places: Vec<PartitionLocation>,
+    _submission: Submission,
+}
+
+impl Remote {
+    /// The rows of one partition, or of all in order.
+    async fn rows(
+        self: Arc<Self>,
+        wanted: Option<usize>,
+    ) -> QueryResult<impl futures::Stream<Item = QueryResult<arrow::array::RecordBatch>> + Send> {
+        let ended = self.ended.get_or_try_init(|| self.execute()).await?;
+        let of = |place: &PartitionLocation| place.partition_id.as_ref().map_or(0, |id| id.partition_id as usize);
+        let places: Vec<PartitionLocation> =
+            ended.places.iter().filter(|place| wanted.is_none_or(|wanted| of(place) == wanted)).cloned().collect();
+        let client = self.client.clone();
+        let keep = Arc::clone(&self);
+        Ok(futures::stream::iter(places)
+            .then(move |place| {
+                let (client, keep) = (client.clone(), Arc::clone(&keep));
+                async move {
+                    client.fetch(&place).await.map(|rows| {
+                        rows.map(move |batch| {
+                            let _ = &keep;
+                            batch
+                        })
+                    })
+                }
+            })
+            .try_flatten())
+    }
+
+    /// Has the plan executed, again when the executors with the result are lost before anybody has read it.
+    async fn execute(&self) -> QueryResult<Ended> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let ended = self.attempt().await.map_err(outward)?;
+            match self.check(&ended.places).await {
+                Err(error) if tries < TRIES => tracing::warn!(%error, "the result is lost; the plan is executed again"),
+                checked => return checked.map(|()| ended),
+            }
+        }
+    }
+
+    async fn attempt(&self) -> Result<Ended> {
+        let mut submission = self.client.submit(self.plan.clone(), self.settings.clone(), &self.session_id).await?;
+        let mut ticks = tokio::time::interval(ASK_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        ticks.tick().await;
+        loop {
+            tokio::select! {
+                biased;
+                update = submission.next() => if let Some(places) = update? {
+                    self.measure(&submission).await;
+                    return Ok(Ended { places, _submission: submission });
+                },
+                _ = ticks.tick() => self.measure(&submission).await,
+            }
+        }
+    }
+
+    /// Takes over what the scheduler knows; a question without an answer is asked again later.
+    async fn measure(&self, submission: &Submission) {
+        let Some(job) = submission.job() else { return };
+        if let Ok(metrics) = self.client.metrics(job).await {
+            self.progress.rows_scanned.store(metrics.rows_scanned, Ordering::Relaxed);
+            self.progress.rows_written.store(metrics.rows_written, Ordering::Relaxed);
+            self.progress.bytes_spilled.store(metrics.bytes_spilled, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the executors that hold the result still answer.
+    async fn check(&self, places: &[PartitionLocation]) -> QueryResult<()> {
+        let mut asked = Vec::new();
+        for place in places {
+            let executor = place.executor_meta.as_ref().map(|executor| executor.id.as_str());
+            if !asked.contains(&executor) {
+                asked.push(executor);
+                drop(self.client.fetch(place).await?);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn outward(error: Error) -> DataFusionError {
+    match error {
+        Error::Query(error) => error,
+        error => DataFusionError::External(Box::new(error)),
+    }
+}
+
+#[derive(Default)]
+struct RemoteProgress {
+    rows_scanned: AtomicU64,
+    rows_written: AtomicU64,
+    bytes_spilled: AtomicU64,
+}
+
+struct RemoteGauge {
+    rows_to_scan: Option<u64>,
+    progress: Arc<RemoteProgress>,
+}
+
+impl Gauge for RemoteGauge {
+    fn read(&self) -> Reading {
+        Reading {
+            rows_scanned: self.progress.rows_scanned.load(Ordering::Relaxed),
+            rows_to_scan: self.rows_to_scan,
+            rows_written: self.progress.rows_written.load(Ordering::Relaxed),
+            bytes_spilled: self.progress.bytes_spilled.load(Ordering::Relaxed),
+        }
+    }
+}

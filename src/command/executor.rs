@@ -1,0 +1,29 @@
+//! `gristmill executor`: runs the tasks of a cluster, until it is told to end.
+
+use engine::cluster::{Environment, ExecutorSettings, run_executor};
+use engine::options::parse_bytes;
+use engine::{Error, Result};
+
+use super::Console;
+use crate::args::ExecutorArgs;
+use crate::diagnostic::Exit;
+
+pub(super) fn executor(console: &Console, args: ExecutorArgs) -> Result<Exit> {
+    let memory = args.memory.as_deref().map(parse_bytes).transpose();
+    let settings = ExecutorSettings {
+        scheduler: args.scheduler.parse()?,
+        id: args.id,
+        bind: args.bind,
+        advertise: args.advertise.unwrap_or_else(|| args.bind.to_string()),
+        ports: (args.port, args.task_port),
+        cores: args.cores.unwrap_or(console.config.options.threads),
+        memory: memory.map_err(|reason| Error::Usage(format!("--memory: {reason}")))?,
+        work_dir: args.work_dir,
+    };
+    if settings.cores == 0 {
+        return Err(Error::Usage("--cores: expected a whole number above 0, got `0`".to_string()));
+    }
+    console.remark(&format!("executor for {}", settings.scheduler));
+    let environment = Environment::new(storage::Stores::new(), gristmill::extension());
+    console.wait(run_executor(settings, &environment)).map(|()| Exit::Ok)
+}

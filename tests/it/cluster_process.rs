@@ -1,0 +1,153 @@
+//! A real cluster for tests: `gristmill cluster start`, its scheduler and executors as processes, on free ports, in a
+//! directory of its own. It ends with its value, and with the test process however that ends.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use engine::cluster::ClusterAddress;
+
+/// How long a cluster may take to be ready on a machine that does much else.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// See the module.
+pub(crate) struct ClusterProcess {
+    child: Child,
+    address: ClusterAddress,
+    directory: tempfile::TempDir,
+}
+
+impl ClusterProcess {
+    /// Starts one and waits until it is ready.
+    pub(crate) fn start(executors: usize, cores: usize) -> Self {
+        Self::start_with(executors, cores, &[])
+    }
+
+    /// As [`ClusterProcess::start`], with more arguments of `cluster start`.
+    pub(crate) fn start_with(executors: usize, cores: usize, more: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (executors, cores) = (executors.to_string(), cores.to_string());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
+        command
+            .args(["cluster", "start", "--executors", &executors, "--cores", &cores, "--bind", "127.0.0.1:0"])
+            .arg("--state-dir")
+            .arg(directory.path().join("state"))
+            .arg("--work-dir")
+            .arg(directory.path())
+            .args(more)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = spawn(command);
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (begun, mut said) = (Instant::now(), Vec::new());
+        let address = loop {
+            let line =
+                lines.next().unwrap_or_else(|| panic!("the cluster did not start:\n{}", said.join("\n"))).unwrap();
+            if let Some((_, address)) = line.split_once("--cluster ") {
+                break address.parse().unwrap();
+            }
+            said.push(line);
+            assert!(begun.elapsed() < READY_WITHIN, "the cluster is not ready:\n{}", said.join("\n"));
+        };
+        // A pipe that nobody reads would stop the cluster when it is full.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        ClusterProcess { child, address, directory }
+    }
+
+    /// Where its scheduler is.
+    pub(crate) fn address(&self) -> &ClusterAddress {
+        &self.address
+    }
+
+    /// A directory that goes with it.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The processes of a role, `scheduler` or `executor`, in the order in which they were started.
+    pub(crate) fn processes(&self, role: &str) -> Vec<i32> {
+        let own = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+        let is_role = |process: &i32| {
+            let words = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+            words.split(|byte| *byte == 0).nth(1) == Some(role.as_bytes())
+        };
+        children.split_whitespace().filter_map(|text| text.parse().ok()).filter(is_role).collect()
+    }
+}
+
+impl Drop for ClusterProcess {
+    fn drop(&mut self) {
+        signal(i32::try_from(self.child.id()).unwrap(), libc::SIGTERM);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(10) && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One role as a process of its own.
+pub(crate) struct Role(Child);
+
+impl Role {
+    /// Starts `gristmill` with these arguments.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
+        command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null());
+        Role(spawn(command))
+    }
+
+    /// Its number.
+    pub(crate) fn process(&self) -> i32 {
+        i32::try_from(self.0.id()).unwrap()
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A port that nobody listens at.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Sends a signal; a process that is gone already is fine.
+pub(crate) fn signal(process: i32, signal: i32) {
+    // SAFETY: kill only sends a signal, here to a process that this test has started.
+    unsafe { libc::kill(process, signal) };
+}
+
+/// Starts a process that ends when this one does. The kernel watches the thread that started it, so that is one which
+/// lives as long as the process.
+fn spawn(mut command: Command) -> Child {
+    // SAFETY: prctl is safe to call between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+            Ok(())
+        });
+    }
+    let (give, take) = mpsc::channel();
+    std::thread::spawn(move || {
+        give.send(command.spawn().unwrap()).unwrap();
+        loop {
+            std::thread::park();
+        }
+    });
+    take.recv().unwrap()
+}
+
+/// One cluster of two executors for all tests that change nothing about it.
+pub(crate) fn shared() -> &'static ClusterProcess {
+    static SHARED: OnceLock<ClusterProcess> = OnceLock::new();
+    SHARED.get_or_init(|| ClusterProcess::start(2, 1))
+}
