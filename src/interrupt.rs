@@ -1,10 +1,12 @@
-//! Ctrl-C once stops the job and cleans up; twice leaves at once, with nothing but the temporary files removed.
+//! Ctrl-C once stops the job and cleans up; twice leaves at once, with nothing but the temporary files removed. Being asked
+//! to end is the same with another exit code, and so is a terminal that goes away. What the caller ignores stays ignored:
+//! `nohup` wants no hang-ups, a shell script no interrupts for its background jobs.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::diagnostic::Exit;
@@ -33,37 +35,44 @@ impl Interrupt {
     pub(crate) fn watch(say: impl Fn(&str) + Send + 'static) -> Self {
         let interrupt = Interrupt::default();
         let watcher = interrupt.clone();
+        let (listening, heard) = mpsc::channel();
         // Without the thread the signals keep their default: the process ends, which is what was asked.
         let _ = std::thread::Builder::new().name("signals".to_string()).spawn(move || {
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-            runtime.block_on(watcher.listen(say));
+            runtime.block_on(watcher.listen(say, listening));
         });
+        // Nothing is begun that an early signal would leave behind. A thread that does not come to listen hangs up.
+        let _ = heard.recv();
         interrupt
     }
 
-    async fn listen(&self, say: impl Fn(&str)) {
-        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
-        let Ok(mut hang_up) = signal(SignalKind::hangup()) else { return };
+    async fn listen(&self, say: impl Fn(&str), listening: mpsc::Sender<()>) {
+        let mut interrupt = unless_ignored(SignalKind::interrupt());
+        let mut terminate = unless_ignored(SignalKind::terminate());
+        let mut hang_up = unless_ignored(SignalKind::hangup());
+        drop(listening);
         loop {
             tokio::select! {
-                pressed = tokio::signal::ctrl_c() => {
-                    if pressed.is_err() {
-                        return;
-                    }
+                () = next(&mut interrupt) => {
                     if self.state.interrupts.fetch_add(1, Ordering::SeqCst) > 0 {
                         self.leave(Exit::Interrupted);
                     }
                     say("stopping and cleaning up; Ctrl-C again leaves at once");
                 }
-                _ = terminate.recv() => {
+                () = next(&mut terminate) => {
                     let again = self.state.terminated.fetch_add(1, Ordering::SeqCst) > 0;
                     if again || self.state.idle.load(Ordering::SeqCst) {
                         self.leave(Exit::Cancelled);
                     }
                     say("asked to end: stopping and cleaning up");
                 }
-                // The terminal is gone, and nobody with it.
-                _ = hang_up.recv() => self.leave(Exit::Cancelled),
+                // Shell and kernel may both say that the terminal is gone: a second time is no second wish.
+                () = next(&mut hang_up) => {
+                    if self.state.idle.load(Ordering::SeqCst) {
+                        self.leave(Exit::Cancelled);
+                    }
+                    say("the terminal is gone: stopping and cleaning up");
+                }
             }
             self.cancel();
         }
@@ -120,5 +129,28 @@ impl Interrupt {
     /// Whether Ctrl-C was pressed since the last renewal.
     pub(crate) fn was_pressed(&self) -> bool {
         self.state.interrupts.load(Ordering::SeqCst) > 0
+    }
+}
+
+/// Listens to a signal, unless whoever started this process has it ignored.
+fn unless_ignored(kind: SignalKind) -> Option<Signal> {
+    if is_ignored(kind) { None } else { signal(kind).ok() }
+}
+
+fn is_ignored(kind: SignalKind) -> bool {
+    // SAFETY: all zeros is a valid value of this plain structure.
+    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: asks for what is in place, and writes it into a structure of ours.
+    let asked = unsafe { libc::sigaction(kind.as_raw_value(), std::ptr::null(), &mut now) };
+    asked == 0 && now.sa_sigaction == libc::SIG_IGN
+}
+
+/// Waits for the signal; for ever when nobody listens to it.
+async fn next(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
