@@ -1,11 +1,12 @@
-//! Checkpoints of a training run in the warehouse, under the run's id: a hash of all that decides the run's bytes. A run
-//! that was killed and is started again finds its own; a run that ends removes it.
+//! Checkpoints of a training run in the warehouse, under the model's name and the run's id: a hash of all that decides the
+//! run's bytes. A run that was killed and is started again finds its own. A run that ends removes those of its model, also
+//! what runs left that were killed and never started again in the same way.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use engine::{Error, Result, Session};
-use storage::{Location, Stores};
+use storage::{Location, Scratch, Stores};
 
 use crate::estimate::SharedCheckpoints;
 use crate::train::CheckpointStore;
@@ -23,22 +24,26 @@ pub(crate) struct Checkpoints {
 #[derive(Clone)]
 struct Place {
     stores: Stores,
-    /// Directory of the run.
+    /// Directory of the model.
+    model: Scratch,
+    /// Directory of the run, in the model's.
     directory: Location,
     runtime: tokio::runtime::Handle,
 }
 
 impl Checkpoints {
-    /// Those of the run with this id.
-    pub(crate) fn new(session: &Session, run: &str) -> Result<Self> {
+    /// Those of the run with this id, which makes this model.
+    pub(crate) fn new(session: &Session, model: &str, run: &str) -> Result<Self> {
         let every_steps = match session.setting("ml.checkpoint_steps") {
             None => EVERY_STEPS,
             Some(text) => text.parse().map_err(|_| {
                 Error::Usage(format!("ml.checkpoint_steps: expected a whole number of at least 0, got `{text}`"))
             })?,
         };
-        let directory = session.warehouse().join("_runs").join(run).as_directory();
-        let place = Place { stores: session.stores().clone(), directory, runtime: tokio::runtime::Handle::current() };
+        let model = Scratch::new(session.stores(), session.warehouse(), &format!("_runs/{model}"))?;
+        let directory = model.location().join(run).as_directory();
+        let runtime = tokio::runtime::Handle::current();
+        let place = Place { stores: session.stores().clone(), model, directory, runtime };
         Ok(Checkpoints { place: Some(place), every_steps })
     }
 
@@ -58,11 +63,11 @@ impl Checkpoints {
         (self.every_steps > 0).then(|| Arc::new(place) as SharedCheckpoints)
     }
 
-    /// Removes what the run has kept.
+    /// Removes what this run and earlier ones of the same model have kept.
     pub(crate) async fn remove(&self) {
         let Some(place) = &self.place else { return };
-        if let Err(error) = place.stores.delete_prefix(&place.directory).await {
-            tracing::warn!("cannot remove the checkpoints in {}: {error}", place.directory);
+        if let Err(error) = place.model.remove().await {
+            tracing::warn!("cannot remove the checkpoints in {}: {error}", place.model.location());
         }
     }
 }
@@ -76,7 +81,12 @@ impl Place {
 impl CheckpointStore for Place {
     fn save(&self, bytes: &[u8]) -> Result<()> {
         let bytes = Bytes::copy_from_slice(bytes);
-        Ok(self.runtime.block_on(self.stores.put_atomic(&self.file(), bytes))?)
+        let put = || self.runtime.block_on(self.stores.put_atomic(&self.file(), bytes.clone()));
+        match put() {
+            // Another process that made the same model has just removed the directory.
+            Err(storage::Error::NotFound { .. }) => Ok(put()?),
+            put => Ok(put?),
+        }
     }
 
     fn load(&self) -> Result<Option<Vec<u8>>> {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Schema};
 use bytes::Bytes;
 use datafusion::dataframe::DataFrame;
@@ -172,10 +171,11 @@ async fn train_and_publish(
     let next = store.next_version(&name).await?;
     let if_exists = planned.spec.if_exists;
     let lineage = Lineage::new(session, &planned.query, job).await?;
-    let run = run_id(&planned, &lineage);
-    let checkpoints = Checkpoints::new(session, &run)?;
+    let kernel = choose_kernel(session, &planned.spec).await?;
+    let run = run_id(&planned, &lineage, &kernel);
+    let checkpoints = Checkpoints::new(session, &name, &run)?;
     let live = Live::post(session, running(&planned.spec, next)).await;
-    let made = make(session, planned, lineage, &checkpoints, live.curve(), job).await;
+    let made = make(session, planned, lineage, kernel, &checkpoints, live.curve(), job).await;
     // A run that ended, well or not, needs no checkpoint; only one that was killed leaves its own for the next.
     checkpoints.remove().await;
     let published = match made {
@@ -240,11 +240,12 @@ fn headline(metrics: &serde_json::Value) -> Option<String> {
 }
 
 /// Names a run by all that decides its bytes: the specification, the query and its inputs.
-fn run_id(planned: &Planned, lineage: &Lineage) -> String {
+fn run_id(planned: &Planned, lineage: &Lineage, kernel: &ChosenKernel) -> String {
     let identity = json!({
         "spec": planned.spec,
         "query": planned.query.logical_plan().display_indent().to_string(),
         "inputs": lineage.inputs,
+        "kernel": kernel.fingerprint,
         "version": env!("CARGO_PKG_VERSION"),
     });
     storage::sha256_hex(identity.to_string().as_bytes())[..32].to_string()
@@ -271,7 +272,8 @@ pub(crate) async fn retrain(
     planned.spec.kernel = record.kernel.parse().ok().filter(|choice| kernel::choose(*choice).is_ok());
     let lineage = Lineage::new(session, &planned.query, job).await?;
     let versions = lineage.versions.clone();
-    let made = make(session, planned, lineage, &Checkpoints::none(), Curve::unread(), job).await?;
+    let kernel = choose_kernel(session, &planned.spec).await?;
+    let made = make(session, planned, lineage, kernel, &Checkpoints::none(), Curve::unread(), job).await?;
     Ok(Retrained { files: made.files, kernel: made.kernel, versions })
 }
 
@@ -281,22 +283,25 @@ pub(crate) async fn inputs_now(session: &Session, statement: &CreateModel) -> Re
     lineage::input_files(session, &normalised(query)?).await
 }
 
+async fn choose_kernel(session: &Session, spec: &CheckedSpec) -> Result<ChosenKernel> {
+    let choice = spec.kernel.map_or_else(|| registry::kernel_choice(session), Ok)?;
+    blocking(move || kernel::choose(choice)).await
+}
+
 async fn make(
     session: &Session,
     planned: Planned,
     lineage: Lineage,
+    kernel: ChosenKernel,
     checkpoints: &Checkpoints,
     curve: Curve,
     job: &JobContext,
 ) -> Result<Made> {
     let Planned { spec, query, transform, label, label_type } = planned;
-    let choice = spec.kernel.map_or_else(|| registry::kernel_choice(session), Ok)?;
-    let kernel = blocking(move || kernel::choose(choice)).await?;
     let rows = stage(session, &query, label, &spec, job).await?;
     let split = Split::decide(&spec.split, &rows, session.context()).await?;
     let labels = fit_label(session, &rows, &spec, &label_type).await?;
     let frozen = fit_transform(session, &rows, &split, &transform, &labels, job).await?;
-    let golden_rows = golden_rows(session, &rows).await?;
     let (session, job, checkpoints) = (session.clone(), job.clone(), checkpoints.clone());
     blocking(move || {
         let weights = class_weights(&spec, &labels)?;
@@ -308,6 +313,7 @@ async fn make(
             test: sharded.test.as_ref().map_or(0, |s| s.total_rows()),
             without_label: rows.null_labels() as usize,
         };
+        let golden_rows = golden_rows(&rows)?;
         drop(rows);
         if counts.train == 0 {
             return Err(Error::invalid(format!(
@@ -554,11 +560,8 @@ fn shard(
 }
 
 /// Some rows of the query, without the label that was put beside them.
-async fn golden_rows(session: &Session, rows: &Staged) -> Result<RecordBatch> {
-    let table = rows.table(&Split::None, Part::Train)?;
-    let schema = rows.schema();
-    let own = schema.fields().iter().filter(|field| field.name() != LABEL).map(|field| column(field.name()));
-    let frame = session.context().read_table(table)?.select(own.collect::<Vec<_>>())?.limit(0, Some(golden::ROWS))?;
-    let schema = Arc::new(frame.schema().as_arrow().clone());
-    Ok(concat_batches(&schema, &frame.collect().await?).map_err(datafusion::error::DataFusionError::from)?)
+fn golden_rows(rows: &Staged) -> Result<RecordBatch> {
+    let own = rows.schema().fields().iter().enumerate().filter(|(_, field)| field.name() != LABEL);
+    let own: Vec<usize> = own.map(|(index, _)| index).collect();
+    Ok(rows.sample(golden::ROWS)?.project(&own).map_err(datafusion::error::DataFusionError::from)?)
 }

@@ -27,6 +27,9 @@ pub mod artifact;
 /// What writers at work say of themselves while they live.
 pub mod notice;
 
+/// Files that go when the work is done.
+pub mod scratch;
+
 /// JSON that notices a flipped byte.
 pub mod sealed;
 
@@ -78,5 +81,6 @@ pub use instrument::Counters;
 pub use location::{Location, Scheme};
 pub use notice::{Notice, notices};
 pub use object_store;
+pub use scratch::Scratch;
 pub use sealed::sha256_hex;
 pub use store::Stores;

@@ -11,6 +11,7 @@
 
 mod build;
 mod row_key;
+mod sample;
 mod spill;
 mod split;
 mod staging;
