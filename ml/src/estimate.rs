@@ -133,6 +133,10 @@ struct EpochEvents<'a> {
 impl TrainObserver for EpochEvents<'_> {
     fn progress(&self, progress: &TrainProgress) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = (progress.samples_per_second, progress.steps);
+        if progress.step == progress.steps {
+            // The end of an epoch is told once, when its held-out loss is known too.
+            return;
+        }
         self.job.emit(Event::Progress(Progress {
             task: format!("epoch {}/{}", progress.epoch + 1, progress.epochs),
             done: progress.step,

@@ -1,7 +1,7 @@
 //! When reading fails the query engine often does not say in which file, let alone in which row. Here the files are
 //! asked one by one; it costs another look at them, but only when a job is failing anyway.
 
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::sync::Arc;
 
 use arrow::csv::ReaderBuilder;
@@ -39,11 +39,33 @@ pub(crate) async fn which_file(
     for object in objects {
         let alone = std::slice::from_ref(object);
         if let Err(error) = format.infer_schema(state as &dyn CatalogSession, store, alone).await {
-            let own = sentence(&error.find_root().strip_backtrace());
-            return Error::invalid(format!("/{}: not readable as {}: {own}", object.location, kind(format.as_ref())));
+            let own = unreadable(format, store, object, &error.find_root().strip_backtrace()).await;
+            return Error::invalid(format!("/{}: {own}", object.location));
         }
     }
     Error::invalid(format!("the files do not fit together: {}", sentence(&error.strip_backtrace())))
+}
+
+/// Why the columns of one file cannot be found: the row, where there is one to blame.
+async fn unreadable(
+    format: &Arc<dyn FileFormat>,
+    store: &Arc<dyn ObjectStore>,
+    object: &ObjectMeta,
+    message: &str,
+) -> String {
+    if let Some(csv) = format.downcast_ref::<CsvFormat>()
+        && let Some(fault) = uneven_row(message, csv.options().has_header.unwrap_or(true))
+    {
+        return fault;
+    }
+    if let Some(json) = format.downcast_ref::<JsonFormat>()
+        && json.options().newline_delimited
+        && let Ok(read) = open(store, object, FileCompressionType::from(json.options().compression)).await
+        && let Some(fault) = bad_json_line(read)
+    {
+        return fault;
+    }
+    format!("not readable as {}: {}", kind(format.as_ref()), sentence(message))
 }
 
 fn kind(format: &dyn FileFormat) -> String {
@@ -236,6 +258,36 @@ fn csv_sentence(message: &str, schema: &Schema, header: bool) -> String {
     sentence(message)
 }
 
+/// What the search for columns says about a row that is shorter or longer than the first; it calls fields records, and
+/// counts the header as line 1.
+fn uneven_row(message: &str, header: bool) -> Option<String> {
+    let at = message.find("unequal lengths")?;
+    let message = &message[at..];
+    let (expected, got) = (number_after(message, "Expected ")?, number_after(message, "found ")?);
+    let line = number_after(message, "at line ")?;
+    let fields = if got == 1 { "field" } else { "fields" };
+    Some(format!("row {} (line {line}): {got} {fields}, expected {expected}", line.saturating_sub(usize::from(header))))
+}
+
+/// The first line that is no JSON.
+fn bad_json_line(read: impl Read) -> Option<String> {
+    for (number, line) in std::io::BufReader::new(read).lines().enumerate() {
+        let line = match line {
+            Ok(line) => line,
+            Err(error) => return Some(format!("line {}: {error}", number + 1)),
+        };
+        if line.trim().is_empty() {
+            continue;
+        }
+        if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&line) {
+            let text = error.to_string();
+            let what = text.split(" at line ").next().unwrap_or(&text);
+            return Some(format!("line {}, column {}: no valid JSON: {what}", number + 1, error.column()));
+        }
+    }
+    None
+}
+
 fn number_after(message: &str, prefix: &str) -> Option<usize> {
     let rest = &message[message.find(prefix)? + prefix.len()..];
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -319,6 +371,21 @@ mod tests {
             ),
         ] {
             assert_eq!(csv_sentence(message, &schema, true), expected);
+        }
+        let uneven =
+            "Encountered unequal lengths between records on CSV file. Expected 3 records, found 2 records at line 3";
+        assert_eq!(uneven_row(uneven, true).unwrap(), "row 2 (line 3): 2 fields, expected 3");
+        assert_eq!(uneven_row("Csv error: something else", true), None);
+    }
+
+    #[test]
+    fn lines_that_are_no_json() {
+        for (text, expected) in [
+            ("{\"a\": 1}\n\n{\"a\": }\n", Some("line 3, column 7: no valid JSON: expected value")),
+            ("{\"a\": 1}\n{\"a\"", Some("line 2, column 4: no valid JSON: EOF while parsing an object")),
+            ("{\"a\": 1}\n{\"b\": [1, 2]}\n", None),
+        ] {
+            assert_eq!(bad_json_line(text.as_bytes()).as_deref(), expected, "{text}");
         }
     }
 }

@@ -172,7 +172,7 @@ fn write_numbers(values: &Float64Array, missing: f64, out: &mut [f32], stride: u
 fn not_finite(feature: &str, x: f64) -> Error {
     if x.is_finite() {
         return Error::invalid(format!(
-            "feature `{feature}` holds {x:e}, which is too large for a model's 32-bit input"
+            "feature `{feature}` is {x:e} after its transform, which is too large for a model's 32-bit input"
         ))
         .with_hint("scale the column, or take its logarithm");
     }

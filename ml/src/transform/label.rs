@@ -135,8 +135,9 @@ impl LabelEncoding {
             LabelTask::Regression => {
                 let moments = found.moments.unwrap_or_default();
                 if moments.not_finite > 0 {
+                    let what = if moments.not_finite == 1 { "value that is" } else { "values that are" };
                     return Err(Error::invalid(format!(
-                        "label column `{name}` holds {} values that are NaN or infinite",
+                        "label column `{name}` holds {} {what} NaN or infinite",
                         moments.not_finite
                     )));
                 }

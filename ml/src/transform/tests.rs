@@ -467,7 +467,7 @@ const LABELS: &[(&str, LabelTask, Result<&str, &str>)] = &[
     ("('a'), ('a')", LabelTask::Classification, Err("label column `y` is 'a' in all 2 training rows")),
     ("(7), (7), (NULL)", LabelTask::Regression, Err("label column `y` is 7 in all 2 training rows")),
     ("(CAST(NULL AS BIGINT)), (NULL)", LabelTask::Regression, Err("label column `y` is NULL in all 2 training rows")),
-    ("(1.0), ('nan'::double)", LabelTask::Regression, Err("label column `y` holds 1 values that are NaN or infinite")),
+    ("(1.0), ('nan'::double)", LabelTask::Regression, Err("label column `y` holds 1 value that is NaN or infinite")),
 ];
 
 #[tokio::test]
