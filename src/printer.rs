@@ -122,7 +122,7 @@ impl Printer {
             Target::Stdout => Box::new(BufWriter::with_capacity(BUFFER_BYTES, io::stdout())),
             Target::File { path, file, .. } => {
                 let file = file.try_clone().map_err(|error| cannot_write(path, &error))?;
-                Box::new(BufWriter::with_capacity(BUFFER_BYTES, file))
+                Box::new(BufWriter::with_capacity(BUFFER_BYTES, Named { file, path: path.clone() }))
             }
         };
         // Rows begin to flow before anything is written, so that an error comes without half a table before it.
@@ -194,6 +194,30 @@ fn staged(output: &str) -> Result<Target> {
     let staged = directory.join(format!(".{name}.{}.tmp", std::process::id()));
     let file = File::create(&staged).map_err(|error| cannot_write(&path, &error))?;
     Ok(Target::File { path, staged, file })
+}
+
+/// A file whose errors name it.
+struct Named {
+    file: File,
+    path: PathBuf,
+}
+
+impl Named {
+    fn named<T>(&self, done: io::Result<T>) -> io::Result<T> {
+        done.map_err(|error| io::Error::new(error.kind(), format!("cannot write {}: {error}", self.path.display())))
+    }
+}
+
+impl Write for Named {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let done = self.file.write(bytes);
+        self.named(done)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let done = self.file.flush();
+        self.named(done)
+    }
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> Error {

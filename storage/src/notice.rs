@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A notice is no output: nothing depends on it, and it goes with its writer. What a dead writer left is removed by the
-//! next reader. The board's name should be hidden (`_...`), so that no scan ever takes a notice for data.
+//! next reader or writer. The board's name should be hidden (`_...`), so that no scan ever takes a notice for data.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -34,6 +34,8 @@ impl Notice {
     /// # Errors
     /// The store's.
     pub async fn post(stores: &Stores, board: &Location, bytes: Bytes) -> Result<Self> {
+        // For what it removes.
+        notices(stores, board).await?;
         let board = Directory::open(stores, board)?;
         let id = Uuid::new_v4().simple().to_string()[..16].to_string();
         let lease = Some(Lease::take(stores, &board, &id).await?);

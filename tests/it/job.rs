@@ -109,8 +109,15 @@ fn predictions(place: &Place) {
     }
     let printed = place.ok(&["predict", "late_flights", "new.csv", "--threshold", "0.0", "--format", "csv"]).stdout;
     assert_eq!(printed.lines().count().to_string(), (rows.trim().parse::<usize>().unwrap() + 1).to_string());
-    assert!(printed.lines().next().unwrap().ends_with(",predicted_late,predicted_late_probs"), "{printed}");
-    assert!(printed.lines().skip(1).all(|line| line.contains(",true,\"")), "from 0 on all are late: {printed}");
+    assert!(
+        printed
+            .lines()
+            .next()
+            .unwrap()
+            .ends_with(",predicted_late,predicted_late_probs_false,predicted_late_probs_true"),
+        "{printed}"
+    );
+    assert!(printed.lines().skip(1).all(|line| line.contains(",true,")), "from 0 on all are late: {printed}");
 }
 
 #[test]
