@@ -3,6 +3,8 @@
 //! A publisher writes into a directory of its own and holds a lease while it works, so that the next one can remove what
 //! a dead one left without touching the files of one at work.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -24,7 +26,26 @@ pub(crate) struct Publisher {
     id: String,
     files: Vec<(String, Bytes)>,
     records: Vec<ArtifactFile>,
-    _lease: Lease,
+    lease: Option<Lease>,
+    /// Nothing was published, so the directories that were made for it go.
+    failed: AtomicBool,
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        drop(self.lease.take());
+        if !self.failed.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut empty = Some(self.home.child(PUBLISHING).location);
+        while let Some(location) = empty {
+            // Refused by the disk for the first one that is not empty.
+            if !location.local_path().is_some_and(|path| std::fs::remove_dir(path).is_ok()) {
+                return;
+            }
+            empty = location.parent();
+        }
+    }
 }
 
 impl Publisher {
@@ -47,7 +68,8 @@ impl Publisher {
             sha256: sha256_hex(bytes),
         };
         let records = files.iter().map(record).collect();
-        Ok(Self { home, name: name.to_string(), id, files, records, _lease: lease })
+        let (lease, failed) = (Some(lease), AtomicBool::new(false));
+        Ok(Self { home, name: name.to_string(), id, files, records, lease, failed })
     }
 
     pub(crate) async fn next_version(&self) -> Result<u64> {
@@ -60,6 +82,7 @@ impl Publisher {
         let own = here.child(&self.id);
         let published = self.write(&here, &own, version).await;
         if !matches!(published, Ok(Some(_))) {
+            self.failed.store(published.is_err(), Ordering::Relaxed);
             let _ = own.remove_all().await;
             self.home.prune(&version.to_string());
         }
