@@ -37,13 +37,14 @@ impl Drop for Publisher {
         if !self.failed.load(Ordering::Relaxed) {
             return;
         }
-        let mut empty = Some(self.home.child(PUBLISHING).location);
-        while let Some(location) = empty {
+        // The leases', the artifact's, its kind's, the warehouse.
+        let mut next = Some(self.home.child(PUBLISHING).location);
+        for _ in 0..4 {
+            let Some(location) = next.take() else { return };
             // Refused by the disk for the first one that is not empty.
-            if !location.local_path().is_some_and(|path| std::fs::remove_dir(path).is_ok()) {
-                return;
+            if location.local_path().is_some_and(|path| std::fs::remove_dir(path).is_ok()) {
+                next = location.parent();
             }
-            empty = location.parent();
         }
     }
 }
