@@ -29,7 +29,7 @@ fn place() -> Place {
     place.write("holed.parquet", &holed);
     place.write("empty.parquet", "");
     place.write("secret.csv", "id\n1\n");
-    fs::set_permissions(place.path("secret.csv"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(place.path("secret.csv"), fs::Permissions::from_mode(0o0)).unwrap();
     symlink("circle.csv", place.path("circle.csv")).unwrap();
     fs::create_dir(place.path("folder")).unwrap();
     place

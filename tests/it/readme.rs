@@ -55,7 +55,9 @@ fn what_it_says_can_be_typed_and_what_it_quotes_is_printed() {
         said.push_str(&ended.stderr);
     }
     assert!(place.path("scored.parquet").exists());
-    let shapes: Vec<String> = said.lines().map(shape).collect();
+    // Which of the two kernels is faster is the machine's affair.
+    let shapes: Vec<String> =
+        said.lines().map(|line| shape(line).replace("kernel      blas", "kernel      native")).collect();
     let quoted = block_after(&readme, "From its output:");
     assert!(quoted.len() > 10, "{quoted:?}");
     for line in quoted.into_iter().filter(|line| line.trim() != "...") {
