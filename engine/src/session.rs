@@ -2,16 +2,19 @@
 //! temporary space they may use. It leaves running to [`crate::runner`], reading to [`crate::source`], scripts to
 //! [`crate::script`]. Cloning is cheap and gives the same session.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arrow::array::RecordBatch;
 use datafusion::catalog::DynamicFileCatalog;
+use datafusion::common::TableReference;
+use datafusion::common::config::{ConfigNonZeroUsize, ConfigOptions, MaxRowGroupBytes};
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::MemoryPool;
+use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
@@ -34,6 +37,7 @@ use crate::script::parameters::{Parameter, Parameters};
 use crate::script::tokens;
 use crate::sink::SinkPlanner;
 use crate::source::{FileTables, Planned, StoreRegistry, diagnose};
+use crate::spilling_joins::SpillingJoins;
 use crate::temporary::TemporaryDirectory;
 
 /// See the module.
@@ -53,6 +57,8 @@ struct Inner {
     parameters: Mutex<Parameters>,
     temporary: TemporaryDirectory,
     planned: Planned,
+    /// Memory of tables that are held in it, by name.
+    held: Mutex<HashMap<TableReference, Arc<MemoryReservation>>>,
 }
 
 /// Collects what a session needs.
@@ -97,13 +103,14 @@ impl SessionBuilder {
             .with_memory_pool(Arc::clone(&memory) as Arc<dyn MemoryPool>)
             .with_disk_manager_builder(disk)
             .with_cache_manager(caches)
-            .with_object_store_registry(Arc::new(StoreRegistry::new(stores.clone())))
+            .with_object_store_registry(Arc::new(StoreRegistry::new(stores.clone(), Arc::clone(&memory))))
             .build_arc()?;
 
         let builder = SessionStateBuilder::new()
             .with_config(configuration(&options, runner.as_ref())?)
             .with_runtime_env(runtime)
             .with_query_planner(Arc::new(SinkPlanner::new(stores.clone())))
+            .with_physical_optimizer_rules(SpillingJoins::among_the_others(&memory))
             .with_default_features();
         let mut state = with_extension(builder, &extension).build();
         let planned = Planned::default();
@@ -132,6 +139,7 @@ impl SessionBuilder {
                 parameters: Mutex::new(Parameters::default()),
                 temporary,
                 planned,
+                held: Mutex::default(),
             }),
         })
     }
@@ -158,15 +166,35 @@ fn configuration(options: &Options, runner: &dyn Runner) -> Result<SessionConfig
     // projection that passes its input's columns through, as ML.PREDICT does (DataFusion 55.2).
     inner.optimizer.enable_leaf_expression_pushdown = false;
     if let Some(limit) = options.memory_limit {
-        // Sorting sets this much aside in each partition for the final merge; the default would fill a small limit.
-        let share = limit / (16 * partitions.max(1));
-        inner.execution.sort_spill_reservation_bytes = share.clamp(64 << 10, 10 << 20);
+        fit_into(limit, options, inner);
     }
     for (key, value) in options.settings.iter().filter(|(key, _)| key.starts_with("datafusion.")) {
         inner.set(key, value).map_err(|error| Error::Usage(format!("{key}: {}", error.strip_backtrace())))?;
     }
     Ok(config)
 }
+
+/// Sizes that follow from the memory limit: whatever a plan holds several of must be a small part of it.
+fn fit_into(limit: usize, options: &Options, config: &mut ConfigOptions) {
+    let partitions = options.partitions().max(1);
+    let share = limit / (16 * partitions);
+    // Sorting sets this much aside in each partition for the final merge; the default would fill a small limit.
+    config.execution.sort_spill_reservation_bytes = share.clamp(64 << 10, 10 << 20);
+    // A merge holds some batches of every run: the fewer rows a batch has, the more runs are merged at once.
+    let rows = (limit / BYTES_PER_BATCH_ROW).clamp(256.min(options.batch_size), options.batch_size);
+    if let Ok(rows) = ConfigNonZeroUsize::try_new(rows) {
+        config.execution.batch_size = rows;
+    }
+    // Views of text share the buffers that they came from: a batch of some rows then counts, and holds, whole pages.
+    config.execution.parquet.schema_force_view_types = false;
+    config.sql_parser.map_string_types_to_utf8view = false;
+    // Readers take whole row groups.
+    let row_group = share.clamp(1 << 20, 128 << 20);
+    config.execution.parquet.max_row_group_bytes = MaxRowGroupBytes::try_new(row_group).ok();
+}
+
+/// Bytes of the memory limit for each row of a batch: 8192 rows from 512 MiB on.
+const BYTES_PER_BATCH_ROW: usize = 64 << 10;
 
 impl Session {
     /// Begins a session over these stores.
@@ -217,6 +245,15 @@ impl Session {
     /// The most memory that was reserved at once.
     pub fn peak_reserved(&self) -> usize {
         self.inner.memory.peak()
+    }
+
+    /// Remembers what a table in memory takes until it is replaced or dropped.
+    pub(crate) fn hold(&self, table: &TableReference, reservation: Option<Arc<MemoryReservation>>) {
+        let mut held = self.inner.held.lock().unwrap_or_else(PoisonError::into_inner);
+        match reservation {
+            Some(reservation) => held.insert(table.clone(), reservation),
+            None => held.remove(table),
+        };
     }
 
     /// The pool in which that memory is reserved.

@@ -31,7 +31,7 @@ use crate::shards::{Block, FeatureLayout, ShardSet};
 use crate::spec::{CheckedSpec, ClassWeights, IfExists, ModelSpec};
 use crate::statement::CreateModel;
 use crate::transform::{
-    AutomaticOptions, FitOptions, FrozenTransform, InputColumn, LabelEncoding, LabelTask, Target, TransformSpec,
+    AutomaticOptions, Find, FitOptions, FrozenTransform, InputColumn, LabelEncoding, LabelTask, Target, TransformSpec,
 };
 
 /// A specification that fits its query: ready to be trained.
@@ -453,6 +453,19 @@ async fn fit_label(
 /// value.
 const MEDIANS_UP_TO: u64 = 5_000_000;
 
+/// Bytes of a tally for each distinct value, while partitions' tallies are merged.
+const TALLY_BYTES: u64 = 64;
+
+/// Quantiles are counted where tallies of all columns would fit into a quarter of the limit.
+fn find_quantiles(limit: Option<usize>, rows: &Staged) -> Find {
+    let columns = rows.schema().fields().len() as u64;
+    let tallies = rows.rows().saturating_mul(columns * TALLY_BYTES);
+    match limit {
+        Some(limit) if tallies > limit as u64 / 4 => Find::BySorting,
+        _ => Find::ByCounting,
+    }
+}
+
 async fn fit_transform(
     session: &Session,
     rows: &Staged,
@@ -464,7 +477,8 @@ async fn fit_transform(
     tell(job, "fit transform", 0, None);
     let table = session.context().read_table(rows.table(split, Part::Train)?)?;
     let target = Target { label: column(LABEL), encoding: labels.clone() };
-    let options = FitOptions { medians: rows.rows() <= MEDIANS_UP_TO, target: Some(target) };
+    let quantiles = find_quantiles(session.memory_limit(), rows);
+    let options = FitOptions { medians: rows.rows() <= MEDIANS_UP_TO, target: Some(target), quantiles };
     let frozen = transform.fit(&table, &options).await?;
     for warning in frozen.warnings() {
         job.emit(Event::Warning(warning.clone()));

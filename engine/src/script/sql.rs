@@ -9,6 +9,8 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::MemTable;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::{CreateExternalTable, CreateMemoryTable, DdlStatement, LogicalPlan};
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use futures::TryStreamExt;
@@ -53,9 +55,14 @@ pub(crate) async fn execute(
             if let DdlStatement::DropView(drop) = &statement {
                 must_exist(session, &drop.name, drop.if_exists, "view")?;
             }
+            let dropped = match &statement {
+                DdlStatement::DropTable(drop) => Some(drop.name.clone()),
+                _ => None,
+            };
             let context = session.context();
             let run = context.execute_logical_plan(LogicalPlan::Ddl(statement));
             Box::pin(run).await.map_err(|error| session.explain(error, text))?;
+            dropped.iter().for_each(|name| session.hold(name, None));
             None
         }
         LogicalPlan::Statement(statement) => {
@@ -101,27 +108,43 @@ async fn create_memory(
     }
     let input = Arc::unwrap_or_clone(input);
     let schema = Arc::clone(input.schema().inner());
-    let (partitions, rows) = match job {
-        None => (vec![Vec::new()], None),
+    let (partitions, reservation, rows) = match job {
+        None => (vec![Vec::new()], None, None),
         Some(job) => {
             let read = input.clone();
+            let consumer = MemoryConsumer::new(format!("table {name}"));
+            let reservation = Arc::new(consumer.register(&session.memory_pool()));
             let collected = async {
                 let execution = session.runner().run(session, input, Gather::Partitions).await?;
                 let streams =
-                    execution.partitions.into_iter().map(|stream| tokio::spawn(stream.try_collect::<Vec<_>>()));
+                    execution.partitions.into_iter().map(|stream| tokio::spawn(collect(stream, reservation.clone())));
                 let tasks = Tasks(streams.collect());
                 job.watch(execution.gauge.as_ref(), tasks.join()).await
             };
             let collected: Result<Vec<Vec<RecordBatch>>> = collected.await;
             let batches = job.explained(collected, &read, text).await?;
             let rows = batches.iter().flatten().map(|batch| batch.num_rows() as u64).sum();
-            (batches, Some(rows))
+            (batches, Some(reservation), Some(rows))
         }
     };
     let defaults = column_defaults.into_iter().collect();
     let table = MemTable::try_new(schema, partitions)?.with_constraints(constraints).with_column_defaults(defaults);
     replace(session, &name, Arc::new(table))?;
+    session.hold(&name, reservation);
     Ok(rows)
+}
+
+/// All batches of a stream, with the memory that they take.
+async fn collect(
+    mut stream: SendableRecordBatchStream,
+    reservation: Arc<MemoryReservation>,
+) -> datafusion::error::Result<Vec<RecordBatch>> {
+    let mut batches = Vec::new();
+    while let Some(batch) = stream.try_next().await? {
+        reservation.try_grow(batch.get_array_memory_size())?;
+        batches.push(batch);
+    }
+    Ok(batches)
 }
 
 /// Tasks that are stopped when nobody waits for them any more.
@@ -175,6 +198,7 @@ fn must_exist(session: &Session, name: &TableReference, if_exists: bool, kind: &
 
 fn replace(session: &Session, name: &TableReference, table: Arc<dyn TableProvider>) -> Result<()> {
     session.context().deregister_table(name.clone())?;
+    session.hold(name, None);
     session.context().register_table(name.clone(), table)?;
     Ok(())
 }

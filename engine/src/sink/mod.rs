@@ -11,6 +11,7 @@ pub(crate) mod encoding;
 mod exec;
 mod node;
 pub(crate) mod partition;
+mod room;
 mod spec;
 mod write;
 mod writer;

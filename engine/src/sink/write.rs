@@ -18,13 +18,9 @@ use storage::{Location, Stores};
 use uuid::Uuid;
 
 use super::partition::{Partitioner, written_schema};
+use super::room::Room;
 use super::spec::SinkSpec;
 use super::writer::FileWriter;
-
-/// Files that one task has open at a time.
-const OPEN_MAX: usize = 64;
-/// Bytes that go to the store in one request.
-const PART: usize = 8 << 20;
 
 /// A finished file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +44,7 @@ struct OpenFile {
 struct Task<'a> {
     spec: &'a SinkSpec,
     number: usize,
+    room: Room,
     store: Arc<dyn ObjectStore>,
     schema: SchemaRef,
     reservation: MemoryReservation,
@@ -60,7 +57,7 @@ struct Task<'a> {
 pub(super) async fn write(
     spec: &SinkSpec,
     stores: &Stores,
-    number: usize,
+    (number, tasks): (usize, usize),
     mut input: SendableRecordBatchStream,
     context: &TaskContext,
     rows_written: &Count,
@@ -74,6 +71,7 @@ pub(super) async fn write(
     let mut task = Task {
         spec,
         number,
+        room: Room::new(context.memory_pool().memory_limit(), tasks, spec.staging.local_path().is_some()),
         store,
         schema: written_schema(&input.schema(), &spec.partition_by),
         reservation: consumer.register(context.memory_pool()),
@@ -110,7 +108,7 @@ pub(super) async fn write(
 
 impl Task<'_> {
     async fn write(&mut self, directory: &Arc<str>, batch: &RecordBatch) -> Result<()> {
-        if !self.open.contains_key(directory) && self.open.len() >= OPEN_MAX {
+        if !self.open.contains_key(directory) && self.open.len() >= self.room.open_max {
             let oldest =
                 self.open.iter().min_by_key(|(_, file)| file.touched).map(|(directory, _)| Arc::clone(directory));
             self.close(&oldest.expect("there are open files")).await?;
@@ -129,8 +127,8 @@ impl Task<'_> {
     fn file(&mut self, directory: &Arc<str>) -> Result<&mut OpenFile> {
         if !self.open.contains_key(directory) {
             let location = self.spec.file_location(self.number, &Uuid::new_v4().simple().to_string()[..8]);
-            let out = BufWriter::with_capacity(Arc::clone(&self.store), location.path().clone(), PART);
-            let writer = FileWriter::open(&self.spec.encoding, &self.schema, out)?;
+            let out = BufWriter::with_capacity(Arc::clone(&self.store), location.path().clone(), self.room.part);
+            let writer = FileWriter::open(&self.spec.encoding, &self.schema, out, self.room.part)?;
             self.open.insert(Arc::clone(directory), OpenFile { writer, location, rows: 0, touched: self.clock });
         }
         Ok(self.open.get_mut(directory).expect("the file was opened above"))
@@ -145,16 +143,28 @@ impl Task<'_> {
         Ok(())
     }
 
-    /// Keeps the pool informed; when it has no more to give, buffers go to the store before their time.
+    /// Keeps the pool informed; when it has no more to give, the largest buffers go to the store before their time. A
+    /// little is kept in any case: rows that are written one batch at a time make bad files.
     async fn account(&mut self) -> Result<()> {
         let held = |open: &HashMap<Arc<str>, OpenFile>| open.values().map(|file| file.writer.memory()).sum::<usize>();
-        if self.reservation.try_resize(held(&self.open)).is_err() {
-            for file in self.open.values_mut() {
+        if self.reservation.try_resize(held(&self.open)).is_ok() {
+            return Ok(());
+        }
+        let mut files: Vec<&mut OpenFile> = self.open.values_mut().collect();
+        files.sort_by_key(|file| std::cmp::Reverse(file.writer.encoded()));
+        let mut waiting: usize = files.iter().map(|file| file.writer.encoded()).sum();
+        let enough = self.room.at_ease / 2;
+        if waiting > self.room.at_ease {
+            for file in files {
+                if waiting <= enough {
+                    break;
+                }
+                waiting -= file.writer.encoded();
                 file.writer.flush().await?;
             }
-            // What is left is small and cannot be given up.
-            self.reservation.resize(held(&self.open));
         }
+        // What is left is small and cannot be given up.
+        self.reservation.resize(held(&self.open));
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use arrow::array::RecordBatch;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
 use engine::{Error, Result};
 use tokio_util::sync::CancellationToken;
 
@@ -180,7 +180,7 @@ impl Worker {
         }
         let path = shared.directory.next_file()?;
         let mut file = IpcFile::create(&path, &shared.format.schema)?;
-        let rows_max = run_batch_rows(shared.format);
+        let rows_max = run_batch_rows(shared.format, shared.plan.pool.memory_limit());
         let mut written = 0;
         let mut shards = Vec::with_capacity(shared.plan.shards);
         for order in orders(&held, shared.plan.shards) {
@@ -200,9 +200,13 @@ impl Worker {
     }
 }
 
-/// Rows of a batch in a run: the merge holds one batch of every run, so wide rows make short batches.
-fn run_batch_rows(format: &BlockFormat) -> usize {
-    ((256 << 10) / format.row_bytes()).clamp(16, 1024)
+/// Rows of a batch in a run: the merge holds one batch of every run, so wide rows and small limits make short batches.
+fn run_batch_rows(format: &BlockFormat, limit: MemoryLimit) -> usize {
+    let bytes = match limit {
+        MemoryLimit::Finite(limit) => (limit / 2048).clamp(16 << 10, 256 << 10),
+        _ => 256 << 10,
+    };
+    (bytes / format.row_bytes()).clamp(16, 1024)
 }
 
 /// A row by the encoded batch and the row in it.
