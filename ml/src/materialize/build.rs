@@ -165,8 +165,8 @@ impl Worker {
         block.check(shared.plan.layout)?;
         let done = shared.done.fetch_add(block.rows as u64, Ordering::Relaxed) + block.rows as u64;
         (shared.plan.progress)(done);
-        // Twice: gathering the rows of a shard, in either way, holds the sorted copy beside the original.
-        let bytes = 2 * block.rows * shared.format.row_bytes();
+        // Twice: gathering the rows of a shard, in either way, holds the sorted copy beside the original; and their order.
+        let bytes = block.rows * (2 * shared.format.row_bytes() + size_of::<RowAt>());
         let refused = self.reservation.try_grow(bytes).is_err();
         self.held.push(Encoded { block, keys });
         if refused { self.spill(shared) } else { Ok(()) }
@@ -219,7 +219,10 @@ struct RowAt {
 
 /// The rows of each shard, sorted by key.
 fn orders(held: &[Encoded], shards: usize) -> Vec<Vec<RowAt>> {
-    let mut orders: Vec<Vec<RowAt>> = vec![Vec::new(); shards];
+    // Counted first: growing lists would leave as much behind as they hold.
+    let mut counts = vec![0; shards];
+    held.iter().flat_map(|encoded| &encoded.keys).for_each(|key| counts[key.shard(shards)] += 1);
+    let mut orders: Vec<Vec<RowAt>> = counts.into_iter().map(Vec::with_capacity).collect();
     for (batch, encoded) in held.iter().enumerate() {
         for (row, key) in encoded.keys.iter().enumerate() {
             orders[key.shard(shards)].push(RowAt { key: *key, batch: batch as u32, row: row as u32 });
