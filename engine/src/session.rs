@@ -166,7 +166,7 @@ fn configuration(options: &Options, runner: &dyn Runner) -> Result<SessionConfig
     // projection that passes its input's columns through, as ML.PREDICT does (DataFusion 55.2).
     inner.optimizer.enable_leaf_expression_pushdown = false;
     if let Some(limit) = options.memory_limit {
-        fit_into(limit, options, inner);
+        fit_into(limit, partitions, options.batch_size, inner);
     }
     for (key, value) in options.settings.iter().filter(|(key, _)| key.starts_with("datafusion.")) {
         inner.set(key, value).map_err(|error| Error::Usage(format!("{key}: {}", error.strip_backtrace())))?;
@@ -175,13 +175,12 @@ fn configuration(options: &Options, runner: &dyn Runner) -> Result<SessionConfig
 }
 
 /// Sizes that follow from the memory limit: whatever a plan holds several of must be a small part of it.
-fn fit_into(limit: usize, options: &Options, config: &mut ConfigOptions) {
-    let partitions = options.partitions().max(1);
-    let share = limit / (16 * partitions);
+fn fit_into(limit: usize, partitions: usize, batch_size: usize, config: &mut ConfigOptions) {
+    let share = limit / (16 * partitions.max(1));
     // Sorting sets this much aside in each partition for the final merge; the default would fill a small limit.
     config.execution.sort_spill_reservation_bytes = share.clamp(64 << 10, 10 << 20);
     // A merge holds some batches of every run: the fewer rows a batch has, the more runs are merged at once.
-    let rows = (limit / BYTES_PER_BATCH_ROW).clamp(256.min(options.batch_size), options.batch_size);
+    let rows = (limit / BYTES_PER_BATCH_ROW).clamp(256.min(batch_size), batch_size);
     if let Ok(rows) = ConfigNonZeroUsize::try_new(rows) {
         config.execution.batch_size = rows;
     }
