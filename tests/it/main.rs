@@ -1,12 +1,18 @@
 //! Gristmill's integration tests: one binary, its modules in the order of the story. First the tree (who may know whom),
-//! then SQL, then models, then whole jobs through the real binary, then everything that can go wrong.
+//! then SQL, then models, then whole jobs through the real binary, then everything that can go wrong, then the cluster.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod cluster_process;
+mod upstream;
+
 mod layering;
+mod slt;
+
+mod datafusion_slt;
+mod tpch;
+
 mod predict;
 mod programs;
-mod slt;
 
 mod cluster;
