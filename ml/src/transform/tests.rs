@@ -313,7 +313,7 @@ const PREDICTIONS: &[(&str, &str, &str, Result<&str, &str>)] = &[
         Err("feature `x` holds an infinite value"),
     ),
     ("SELECT 1.0 AS x UNION ALL SELECT 2.0", "ML.MIN_MAX_SCALER(x) OVER () AS x", "SELECT 5.0 AS x", Ok("1")),
-    ("SELECT 1.0 AS x", "x", "SELECT 1e300 AS x", Err("feature `x` holds 1e300, which is too large")),
+    ("SELECT 1.0 AS x", "x", "SELECT 1e300 AS x", Err("feature `x` is 1e300 after its transform, which is too large")),
     ("SELECT [1.0, 2.0] AS a", "a", "SELECT [1.0] AS a", Err("feature `a` holds an array of 1 elements, expected 2")),
     ("SELECT [1.0, 2.0] AS a", "a", "SELECT [7, 8] AS a", Ok("7 8")),
     ("SELECT 4 AS x", "10 / x AS y", "SELECT 0 AS x", Err("TRANSFORM: `10 / x`: Divide by zero")),
