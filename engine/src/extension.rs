@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 
 use crate::error::Result;
 use crate::events::{Event, Outcome};
+use crate::gang::GangTask;
 use crate::session::Session;
 
 /// What a crate adds to the engine.
@@ -30,6 +31,8 @@ pub struct Extension {
     pub rewrites: Vec<Arc<dyn SqlRewrite>>,
     /// Options that the extension owns, readable with [`Session::setting`].
     pub settings: Vec<Setting>,
+    /// What the ranks of gangs can do, by name.
+    pub gang_tasks: Vec<Arc<dyn GangTask>>,
     /// Called in a process that executes plans for others before it executes the first: its functions may need the
     /// stores of the process.
     pub worker: Option<fn(&storage::Stores)>,

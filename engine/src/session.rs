@@ -24,6 +24,7 @@ use storage::{Location, Stores};
 
 use crate::error::{Error, Result};
 use crate::extension::Extension;
+use crate::gang::{Gangs, ThreadGangs};
 use crate::memory::FairPool;
 use crate::mistake::{KnownNames, explain};
 use crate::options::Options;
@@ -197,6 +198,19 @@ impl Session {
     /// How plans are executed.
     pub fn runner(&self) -> &Arc<dyn Runner> {
         &self.inner.runner
+    }
+
+    /// Where gangs are formed: on the cluster that executes this session's plans, or in this process.
+    pub fn gangs(&self) -> Arc<dyn Gangs> {
+        self.inner.runner.gangs().unwrap_or_else(|| {
+            Arc::new(ThreadGangs {
+                tasks: self.inner.extension.gang_tasks.clone(),
+                stores: self.inner.stores.clone(),
+                scratch: self.temp_dir(),
+                threads: self.threads(),
+                memory: self.memory_limit().map(|bytes| bytes as u64),
+            })
+        })
     }
 
     /// Where models live.

@@ -31,6 +31,7 @@ pub fn extension() -> Extension {
         statements: vec![Arc::new(ModelStatements)],
         rewrites: vec![Arc::new(ModelNames)],
         settings: SETTINGS.to_vec(),
+        gang_tasks: Vec::new(),
         worker: Some(registry::serve_from),
     }
 }

@@ -2,12 +2,19 @@
 //!
 //! Dataflow stages are not the place for an all-reduce: they give no guarantee that all partitions run at once and
 //! nobody tells a task its peers. A gang does both. In one process it is threads that read each other's memory
-//! ([`local`]); on a cluster it will be a service inside every executor, over TCP. What a rank does is supplied by the
-//! caller, which sees only [`Mesh`].
+//! ([`local`], [`threads`]); on a cluster it is a service inside every executor, over TCP. What a rank does is supplied
+//! by the caller ([`task`]), which sees only [`Mesh`].
 
 use std::ops::Range;
 
 pub mod local;
+pub mod task;
+mod threads;
+
+pub use task::{Ended, GangEvent, GangOrder, GangTask, Gangs, Seat};
+pub use threads::ThreadGangs;
+
+use crate::error::Error;
 
 /// A rank's place in its gang, `0..world`.
 pub type Rank = usize;
@@ -32,6 +39,22 @@ pub enum GangError {
         /// Which rank.
         rank: Rank,
         /// Its own words.
+        cause: String,
+    },
+    /// Another rank is gone, or its connection is: not its fault, and another generation may do better.
+    #[error("worker {rank} is lost: {cause}")]
+    PeerLost {
+        /// Which rank.
+        rank: Rank,
+        /// How that was noticed.
+        cause: String,
+    },
+    /// Another rank and this one must not work together, or it does not keep to the protocol.
+    #[error("worker {rank} is refused: {cause}")]
+    Refused {
+        /// Which rank.
+        rank: Rank,
+        /// What is wrong with it.
         cause: String,
     },
     /// The job was cancelled.
@@ -127,4 +150,15 @@ pub trait Mesh: Send {
     fn exchange(&mut self, tag: Tag, offer: Offer<'_>, receive: &mut dyn FnMut(&[Part<'_>])) -> Result<(), GangError>;
     /// Each rank r owns `cuts[r]` of `vector`; on return every rank has all of it. Cuts do not overlap.
     fn all_gather(&mut self, tag: Tag, vector: &mut [f32], cuts: &[Range<usize>]) -> Result<(), GangError>;
+
+    /// Whether, at the latest exchange, some worker had been told to leave: then all save a checkpoint and end with
+    /// [`Ended::Left`]. Every rank is given the same answer after the same exchange.
+    fn leaving(&self) -> bool {
+        false
+    }
+}
+
+/// The error of a rank that panicked.
+fn fault(task: &str, rank: Rank, message: &str) -> Error {
+    Error::invalid(format!("worker {rank} of {task} was stopped by a fault of the program: {message}"))
 }

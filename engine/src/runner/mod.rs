@@ -15,6 +15,7 @@ pub use cluster::ClusterRunner;
 pub use local::LocalRunner;
 
 use crate::error::Result;
+use crate::gang::Gangs;
 use crate::session::Session;
 
 /// Executes plans.
@@ -31,6 +32,11 @@ pub trait Runner: Send + Sync {
     /// Adjusts the query engine's configuration to where plans are executed.
     fn configure(&self, config: SessionConfig) -> SessionConfig {
         config
+    }
+
+    /// Where gangs of a session are formed; `None` is this process.
+    fn gangs(&self) -> Option<Arc<dyn Gangs>> {
+        None
     }
 
     /// Plans and begins. Dropping the streams stops the work.
