@@ -215,11 +215,11 @@ mod tests {
     async fn a_cancelled_run_stops_its_ranks() {
         let cancel = CancellationToken::new();
         let gangs = gangs();
-        let run = gangs.run(order("wait", 2..=2), &cancel, &|event| {
+        let stop = |event| {
             if matches!(event, GangEvent::Report { .. }) {
                 cancel.cancel();
             }
-        });
-        assert!(matches!(run.await, Err(Error::Cancelled)));
+        };
+        assert!(matches!(gangs.run(order("wait", 2..=2), &cancel, &stop).await, Err(Error::Cancelled)));
     }
 }
