@@ -20,3 +20,4 @@ mod determinism;
 mod faults;
 
 mod cluster;
+mod deploy;
