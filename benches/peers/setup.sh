@@ -3,5 +3,5 @@
 set -eu
 directory=${1:?usage: setup.sh DIR}
 python3 -m venv "$directory"
-"$directory/bin/pip" -q install duckdb pyarrow pandas scikit-learn torch pyspark
+"$directory/bin/pip" -q install duckdb pyarrow pandas scikit-learn torch pyspark polars tpchgen-cli
 echo "$directory/bin/python"

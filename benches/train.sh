@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Training on random rows that are in memory, ours and the peers in turn: train.sh [ROUNDS] [PEER...]
+#
+# PEER is torch (fused Adam), sklearn or keras; PYTHON names a Python that has it (benches/peers/setup.sh makes one).
+# Prints samples per second of the training loop for two networks: 784-64-64-10 with batches of 32, 784-1024-1024-10 with 256.
+set -eu
+cd "$(dirname "$0")/.."
+rounds=${1:-3}
+shift || true
+peers=("${@:-torch}")
+python=${PYTHON:-python3}
+cargo bench -q --no-run --bench train_step
+for _ in $(seq "$rounds"); do
+  for case in founding large; do
+    cargo bench -q --bench train_step -- "$case" "$(nproc)"
+    for peer in "${peers[@]}"; do
+      "$python" benches/peers/train.py "$peer" "$case"
+    done
+  done
+done
