@@ -36,7 +36,8 @@ fn arguments() -> std::result::Result<Arguments, String> {
     let [data, queries, rest @ ..] = &words[..] else {
         return Err("usage: tpch DATA QUERIES [RUNS] [KEY=VALUE...]".to_string());
     };
-    let runs = rest.first().map_or(Ok(3), |text| text.parse()).map_err(|_| "RUNS: expected a whole number".to_string())?;
+    let runs =
+        rest.first().map_or(Ok(3), |text| text.parse()).map_err(|_| "RUNS: expected a whole number".to_string())?;
     let (mut options, mut only) = (Options::default(), Vec::new());
     for setting in settings {
         let (key, value) = setting.split_once('=').expect("chosen for it");

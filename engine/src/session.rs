@@ -2,6 +2,7 @@
 //! temporary space they may use. It leaves running to [`crate::runner`], reading to [`crate::source`], scripts to
 //! [`crate::script`]. Cloning is cheap and gives the same session.
 
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -40,7 +41,31 @@ use crate::temporary::TemporaryDirectory;
 /// See the module.
 #[derive(Clone)]
 pub struct Session {
-    inner: Arc<Inner>,
+    inner: Shared,
+}
+
+/// What the clones of a session share. That it may go from thread to thread is proven where it is made, once: the
+/// compiler would otherwise walk through every type of the query engine for each future that holds a session, which took
+/// most of the time that `ml` needs to compile.
+#[derive(Clone)]
+struct Shared(Arc<dyn Held>);
+
+trait Held: Send + Sync {
+    fn inner(&self) -> &Inner;
+}
+
+impl Held for Inner {
+    fn inner(&self) -> &Inner {
+        self
+    }
+}
+
+impl Deref for Shared {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        self.0.inner()
+    }
 }
 
 struct Inner {
@@ -122,7 +147,7 @@ impl SessionBuilder {
 
         let warehouse = Location::parse(&options.warehouse)?;
         Ok(Session {
-            inner: Arc::new(Inner {
+            inner: Shared(Arc::new(Inner {
                 context,
                 stores,
                 extension,
@@ -133,7 +158,7 @@ impl SessionBuilder {
                 parameters: Mutex::new(Parameters::default()),
                 temporary,
                 planned,
-            }),
+            })),
         })
     }
 }
