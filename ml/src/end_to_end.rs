@@ -211,7 +211,7 @@ async fn while_training(trainer: &Session, create: &str, look: impl AsyncFn() ->
     let script = Script::parse(
         "test.sql",
         format!(
-            "SET ml.checkpoint_steps = 0; {create} OPTIONS (model_type = 'dnn_classifier', hidden_units = [4], \
+            "SET ml.checkpoint_seconds = 0; {create} OPTIONS (model_type = 'dnn_classifier', hidden_units = [4], \
              max_iterations = 1000000, early_stop = FALSE) AS SELECT * FROM rows;"
         ),
     )

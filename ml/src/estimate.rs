@@ -1,13 +1,14 @@
 //! From shards to a trained model: settings become the plan of the network's or the linear model's own trainer, and what
 //! they tell while they work becomes progress events.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use engine::events::{Event, Progress};
 use engine::extension::JobContext;
 use engine::{Error, Result, Session};
 
 use crate::checkpoint::Checkpoints;
+use crate::distributed;
 use crate::history::EpochRecord;
 use crate::kernel::ChosenKernel;
 use crate::linear::{self, Iteration, LinearKind, LinearObserver, LinearPlan, Solver, StepSize};
@@ -16,7 +17,7 @@ use crate::loss::Loss;
 use crate::model::estimator;
 use crate::network::NetworkSpec;
 use crate::spec::{CheckedSpec, Estimator, LearnRateStrategy, LinearSettings, NetworkSettings, OptimizeStrategy};
-use crate::train::{self, Checkpointing, EarlyStop, TrainObserver, TrainPlan, TrainProgress};
+use crate::train::{self, EarlyStop, Shares, TrainObserver, TrainPlan, TrainProgress};
 use crate::training::Sharded;
 use crate::transform::LabelEncoding;
 
@@ -33,7 +34,7 @@ pub(crate) struct Trained {
     pub(crate) notes: Vec<String>,
 }
 
-/// Trains; blocks the thread.
+/// Trains, in this process or by the workers of the session's cluster; blocks the thread.
 pub(crate) fn train(
     session: &Session,
     spec: &CheckedSpec,
@@ -46,12 +47,34 @@ pub(crate) fn train(
 ) -> Result<Trained> {
     let workers = spec.workers.unwrap_or_else(|| session.threads());
     let classes = labels.classes().map_or(0, <[String]>::len);
+    let elsewhere = distributed::Place::of(session, spec, rows, kernel, checkpoints, job)?;
     match &spec.estimator {
         Estimator::Network(settings) => {
-            let plan = network_plan(spec, settings, rows, classes, workers, kernel, checkpoints);
-            network(&plan, rows, curve, job)
+            let mut plan = network_plan(spec, settings, rows, classes, workers, kernel);
+            let events = EpochEvents::new(job, curve, plan.epochs, elsewhere.is_some());
+            let result = match elsewhere {
+                Some(place) => place.network(&plan, &events)?,
+                None => {
+                    plan.checkpoint = checkpoints.here()?;
+                    train::train(&plan, rows.train.clone(), rows.eval.clone(), &events, &job.cancel)?
+                }
+            };
+            Ok(network(&plan, result))
         }
-        Estimator::Linear(settings) => linear_model(&linear_plan(settings, classes, workers), rows, curve, job),
+        Estimator::Linear(settings) => {
+            let plan = linear_plan(settings, classes, workers);
+            let events = IterationEvents { job, curve, most: plan.max_iterations };
+            let fitted = match elsewhere {
+                Some(place) => place.linear(&plan, &events)?,
+                None => {
+                    let kept = checkpoints.here()?;
+                    let keeping =
+                        kept.as_ref().map(|kept| linear::Keeping { store: kept.store.as_ref(), every: kept.every });
+                    linear::fit(&plan, rows.train.as_ref(), rows.eval.as_deref(), keeping, &events)?
+                }
+            };
+            linear_model(fitted)
+        }
     }
 }
 
@@ -62,7 +85,6 @@ fn network_plan(
     classes: usize,
     workers: usize,
     kernel: &ChosenKernel,
-    checkpoints: &Checkpoints,
 ) -> TrainPlan {
     let (loss, outputs) = match classes {
         0 => (settings.regression_loss, 1),
@@ -92,13 +114,11 @@ fn network_plan(
             .then_some(EarlyStop { min_rel_progress: settings.min_rel_progress, patience: PATIENCE }),
         workers,
         kernel: kernel.clone(),
-        checkpoint: checkpoints.store().map(|store| Checkpointing { store, every_steps: checkpoints.every_steps() }),
+        checkpoint: None,
     }
 }
 
-fn network(plan: &TrainPlan, rows: &Sharded, curve: &Curve, job: &JobContext) -> Result<Trained> {
-    let observer = EpochEvents { job, curve, epochs: plan.epochs, last: Mutex::new((0.0, 1)) };
-    let result = train::train(plan, rows.train.clone(), rows.eval.clone(), &observer, &job.cancel)?;
+fn network(plan: &TrainPlan, result: train::TrainedNetwork) -> Trained {
     let mut notes = Vec::new();
     if result.stopped_early {
         notes.push(format!(
@@ -108,7 +128,7 @@ fn network(plan: &TrainPlan, rows: &Sharded, curve: &Curve, job: &JobContext) ->
         ));
     }
     let history = result.history.iter().map(|record| epoch_record(record, record.iteration + 1)).collect();
-    Ok(Trained { trained: estimator::Trained::Network(result.network), history, notes })
+    Trained { trained: estimator::Trained::Network(result.network), history, notes }
 }
 
 fn epoch_record(record: &train::EpochRecord, iteration: usize) -> EpochRecord {
@@ -126,31 +146,47 @@ struct EpochEvents<'a> {
     job: &'a JobContext,
     curve: &'a Curve,
     epochs: usize,
-    /// Samples a second and steps of an epoch, as last heard.
-    last: Mutex<(f64, u64)>,
+    /// Whether it is told who trains, and what the time goes to.
+    by_others: bool,
+    /// Samples a second, steps of an epoch, and what the time goes to, as last heard.
+    last: Mutex<(f64, u64, Option<(usize, Shares)>)>,
+}
+
+impl<'a> EpochEvents<'a> {
+    fn new(job: &'a JobContext, curve: &'a Curve, epochs: usize, by_others: bool) -> Self {
+        EpochEvents { job, curve, epochs, by_others, last: Mutex::new((0.0, 1, None)) }
+    }
+}
+
+fn shares_of(workers: usize, shares: Shares) -> [(&'static str, String); 2] {
+    let percent = |share: f64| format!("{:.0}", 100.0 * share);
+    let parts = [shares.compute, shares.reduce, shares.input].map(percent);
+    [("workers", workers.to_string()), ("compute/reduce/input", format!("{} %", parts.join("/")))]
 }
 
 impl TrainObserver for EpochEvents<'_> {
     fn progress(&self, progress: &TrainProgress) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = (progress.samples_per_second, progress.steps);
+        let shares = self.by_others.then_some((progress.workers, progress.shares));
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
+            (progress.samples_per_second, progress.steps, shares);
         if progress.step == progress.steps {
             // The end of an epoch is told once, when its held-out loss is known too.
             return;
         }
+        let mut fields =
+            vec![("loss", format!("{:.4}", progress.loss)), ("samples/s", thousands(progress.samples_per_second))];
+        fields.extend(shares.into_iter().flat_map(|(workers, shares)| shares_of(workers, shares)));
         self.job.emit(Event::Progress(Progress {
             task: format!("epoch {}/{}", progress.epoch + 1, progress.epochs),
             done: progress.step,
             total: Some(progress.steps),
             unit: "steps",
-            fields: vec![
-                ("loss", format!("{:.4}", progress.loss)),
-                ("samples/s", thousands(progress.samples_per_second)),
-            ],
+            fields,
         }));
     }
 
-    fn resumed(&self, history: &[train::EpochRecord]) {
-        history.iter().for_each(|record| self.curve.add(epoch_record(record, record.iteration + 1)));
+    fn resumed(&self, _count: u64, history: &[train::EpochRecord]) {
+        self.curve.begin(history.iter().map(|record| epoch_record(record, record.iteration + 1)).collect());
     }
 
     fn epoch(&self, record: &train::EpochRecord) {
@@ -159,10 +195,11 @@ impl TrainObserver for EpochEvents<'_> {
         if let Some(loss) = record.eval_loss {
             fields.push(("eval loss", format!("{loss:.4}")));
         }
-        let (speed, steps) = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (speed, steps, shares) = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if speed > 0.0 {
             fields.push(("samples/s", thousands(speed)));
         }
+        fields.extend(shares.into_iter().flat_map(|(workers, shares)| shares_of(workers, shares)));
         let task = format!("epoch {}/{}", record.iteration + 1, self.epochs);
         self.job.emit(Event::Progress(Progress { task, done: steps, total: Some(steps), unit: "steps", fields }));
     }
@@ -211,9 +248,7 @@ fn linear_plan(settings: &LinearSettings, classes: usize, workers: usize) -> Lin
     }
 }
 
-fn linear_model(plan: &LinearPlan, rows: &Sharded, curve: &Curve, job: &JobContext) -> Result<Trained> {
-    let observer = IterationEvents { job, curve, most: plan.max_iterations };
-    let fitted = linear::fit(plan, rows.train.as_ref(), rows.eval.as_deref(), &observer)?;
+fn linear_model(fitted: linear::LinearFit) -> Result<Trained> {
     let history = fitted.history.iter().map(iteration_record).collect();
     if fitted.model.coefficients.iter().chain(&fitted.model.intercepts).any(|x| !x.is_finite()) {
         return Err(Error::invalid("training gave coefficients that are no finite numbers"));
@@ -238,6 +273,10 @@ struct IterationEvents<'a> {
 }
 
 impl LinearObserver for IterationEvents<'_> {
+    fn resumed(&self, _passes: usize) {
+        self.curve.begin(Vec::new());
+    }
+
     fn iteration(&self, iteration: &Iteration) {
         self.curve.add(iteration_record(iteration));
         self.job.emit(Event::Progress(Progress {
@@ -253,9 +292,6 @@ impl LinearObserver for IterationEvents<'_> {
         self.job.cancel.is_cancelled()
     }
 }
-
-/// A shared store of checkpoints.
-pub(crate) type SharedCheckpoints = Arc<dyn train::CheckpointStore>;
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use engine::Extension;
 use engine::extension::Setting;
 
+use crate::distributed::TrainTask;
 use crate::relation::{self, ModelNames, ModelRelations};
 use crate::statement::ModelStatements;
 use crate::{function, metric, registry, spec, statistics, transform};
@@ -13,7 +14,18 @@ use crate::{function, metric, registry, spec, statistics, transform};
 const SETTINGS: &[Setting] = &[
     Setting { key: "ml.kernel", description: "Matrix kernel: auto, blas or native." },
     Setting { key: "ml.seed", description: "Seed of models whose statement names none." },
-    Setting { key: "ml.checkpoint_steps", description: "Steps between two checkpoints; 0 keeps none." },
+    Setting {
+        key: "ml.checkpoint_seconds",
+        description: "Seconds between two checkpoints of a training; at an epoch's end a tenth of them. 0 goes by steps alone.",
+    },
+    Setting {
+        key: "ml.checkpoint_steps",
+        description: "Steps of a network between two checkpoints; 0 goes by time alone.",
+    },
+    Setting {
+        key: "ml.worker_wait_seconds",
+        description: "Seconds that a training on a cluster waits while fewer workers are alive than it needs.",
+    },
 ];
 
 /// Everything that models add to the engine.
@@ -31,7 +43,7 @@ pub fn extension() -> Extension {
         statements: vec![Arc::new(ModelStatements)],
         rewrites: vec![Arc::new(ModelNames)],
         settings: SETTINGS.to_vec(),
-        gang_tasks: Vec::new(),
+        gang_tasks: vec![Arc::new(TrainTask)],
         worker: Some(registry::serve_from),
     }
 }

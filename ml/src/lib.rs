@@ -56,7 +56,9 @@ pub mod spec;
 /// The statements about models.
 pub mod statement;
 
+mod bits;
 mod checkpoint;
+mod distributed;
 mod estimate;
 mod evaluation;
 mod extension;

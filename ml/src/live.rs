@@ -60,6 +60,15 @@ impl Curve {
         Curve { told: Arc::new(watch::Sender::default()) }
     }
 
+    /// Begins again: these points are known.
+    pub(crate) fn begin(&self, known: Vec<EpochRecord>) {
+        self.told.send_if_modified(|history| {
+            let changes = *history != known;
+            *history = known;
+            changes
+        });
+    }
+
     /// Adds a point. Does not wait: may be called from threads that compute.
     pub(crate) fn add(&self, record: EpochRecord) {
         self.told.send_modify(|history| history.push(record));

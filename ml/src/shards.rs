@@ -6,6 +6,7 @@
 //!
 //! Shapes: D logical inputs, R rows of a block, G one-hot groups.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use engine::{Error, Result};
@@ -111,6 +112,10 @@ pub trait ShardSet: Send + Sync {
     /// Whether `block` returns at once. When it does not, the training loop reads ahead on threads of its own.
     fn in_memory(&self) -> bool {
         false
+    }
+    /// Says which shards will be read again and again: a set that caches may load them now.
+    fn hold(&self, _shards: Range<usize>) -> Result<()> {
+        Ok(())
     }
     /// Blocks of one shard.
     fn blocks(&self, shard: usize) -> usize {

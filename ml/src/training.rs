@@ -273,7 +273,7 @@ pub(crate) async fn retrain(
     let lineage = Lineage::new(session, &planned.query, job).await?;
     let versions = lineage.versions.clone();
     let kernel = choose_kernel(session, &planned.spec).await?;
-    let made = make(session, planned, lineage, kernel, &Checkpoints::none(), Curve::unread(), job).await?;
+    let made = make(session, planned, lineage, kernel, &Checkpoints::none(session), Curve::unread(), job).await?;
     Ok(Retrained { files: made.files, kernel: made.kernel, versions })
 }
 

@@ -30,6 +30,9 @@ pub mod notice;
 /// Files that go when the work is done.
 pub mod scratch;
 
+/// Files that one process writes for others to read while it lives.
+pub mod workspace;
+
 /// JSON that notices a flipped byte.
 pub mod sealed;
 
@@ -84,3 +87,4 @@ pub use object_store;
 pub use scratch::Scratch;
 pub use sealed::sha256_hex;
 pub use store::Stores;
+pub use workspace::Workspace;

@@ -4,6 +4,7 @@
 //! committed (see `committed.rs`), for everything that scans.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -123,6 +124,26 @@ impl Stores {
         read.await.map_err(|e| Error::at(location, e))
     }
 
+    /// Reads a part of an object.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when nothing is there, [`Error::Damaged`] when it is too short; the store's otherwise.
+    pub async fn get_range(&self, location: &Location, range: Range<u64>) -> Result<Bytes> {
+        let (store, path) = self.open(location)?;
+        match store.get_range(&path, range.clone()).await {
+            Ok(bytes) if bytes.len() as u64 == range.end - range.start => Ok(bytes),
+            Err(e @ object_store::Error::NotFound { .. }) => Err(Error::at(location, e)),
+            read => {
+                let size = store.head(&path).await.map_err(|e| Error::at(location, e))?.size;
+                if size < range.end {
+                    let reason = format!("is too short: {size} bytes, expected at least {}", range.end);
+                    return Err(Error::damaged(location, reason));
+                }
+                read.map_err(|e| Error::at(location, e))
+            }
+        }
+    }
+
     /// Lower-case hexadecimal SHA-256 of an object of any size, read piece by piece.
     ///
     /// # Errors
@@ -174,7 +195,18 @@ mod tests {
     use crate::sealed::sha256_hex;
     use crate::testing::on_both;
 
-    on_both!(counters_count, hashes_piece_by_piece, views_of_one_memory);
+    on_both!(a_part_that_is_not_there_is_damage, counters_count, hashes_piece_by_piece, views_of_one_memory);
+
+    async fn a_part_that_is_not_there_is_damage(stores: Stores, root: Location) {
+        let file = root.join("x");
+        stores.put_atomic(&file, Bytes::from("0123456789")).await.unwrap();
+        assert_eq!(stores.get_range(&file, 8..10).await.unwrap(), "89");
+        for range in [8..11, 20..30] {
+            let error = stores.get_range(&file, range).await.unwrap_err();
+            assert!(matches!(error, Error::Damaged { .. }) && error.to_string().contains("too short"), "{error}");
+        }
+        assert!(matches!(stores.get_range(&root.join("y"), 0..1).await.unwrap_err(), Error::NotFound { .. }));
+    }
 
     async fn counters_count(stores: Stores, root: Location) {
         assert_eq!(stores.counters(), Counters::default());

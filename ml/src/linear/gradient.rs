@@ -1,5 +1,7 @@
 //! The loss and its gradient over all rows, in one pass.
 
+use std::slice::from_mut;
+
 use engine::Result;
 
 use super::fold::Sum;
@@ -191,10 +193,8 @@ impl Sum for Pass<'_> {
         Ok(())
     }
 
-    fn merge(&mut self, later: Self) {
-        self.loss += later.loss;
-        self.weight += later.weight;
-        self.gradient.values.iter_mut().zip(&later.gradient.values).for_each(|(a, b)| *a += b);
+    fn numbers(&mut self) -> Vec<&mut [f64]> {
+        vec![from_mut(&mut self.loss), from_mut(&mut self.weight), &mut self.gradient.values]
     }
 }
 

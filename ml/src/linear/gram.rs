@@ -3,6 +3,8 @@
 //! One-hot groups are kept as tables: a row touches one line of its group's table against the dense inputs, and one
 //! element of the table of each pair of groups.
 
+use std::slice::from_mut;
+
 use engine::Result;
 
 use super::fold::Sum;
@@ -49,10 +51,8 @@ impl Sum for Means {
         Ok(())
     }
 
-    fn merge(&mut self, later: Self) {
-        self.weight += later.weight;
-        self.label += later.label;
-        matrix::add_scaled(1.0, &later.dense, &mut self.dense);
+    fn numbers(&mut self) -> Vec<&mut [f64]> {
+        vec![from_mut(&mut self.weight), from_mut(&mut self.label), &mut self.dense]
     }
 }
 
@@ -237,12 +237,9 @@ impl<F: Fn(f64, f64, f64) -> Share + Send> Sum for Gram<'_, F> {
         Ok(())
     }
 
-    fn merge(&mut self, later: Self) {
-        self.loss += later.loss;
-        self.weight += later.weight;
-        let own = [&mut self.dense, &mut self.cross, &mut self.dense_vector, &mut self.group_vector];
-        let more = [&later.dense, &later.cross, &later.dense_vector, &later.group_vector];
-        own.into_iter().zip(more).for_each(|(own, more)| matrix::add_scaled(1.0, more, own));
-        self.pairs.iter_mut().zip(&later.pairs).for_each(|(own, more)| matrix::add_scaled(1.0, more, own));
+    fn numbers(&mut self) -> Vec<&mut [f64]> {
+        let Gram { loss, weight, dense, cross, dense_vector, group_vector, pairs, .. } = self;
+        let sums = [from_mut(loss), from_mut(weight), dense, cross, dense_vector, group_vector];
+        sums.into_iter().chain(pairs.iter_mut().map(Vec::as_mut_slice)).collect()
     }
 }

@@ -29,24 +29,32 @@ mod matrix;
 mod model;
 mod newton;
 mod normal;
+mod passes;
 mod penalty;
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use engine::{Error, Result};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use passes::{Passes, Seat};
 
 use crate::shards::ShardSet;
+use crate::train::{Outcome, Place, share};
 
 pub use inference::Inference;
 pub use model::{LinearKind, LinearModel};
+pub use passes::Keeping;
 
 /// Parameters up to which second-order solvers keep a P x P matrix (8 P² bytes for every sum alive, P³/3 operations
 /// to solve).
 const MATRIX_PARAMETERS_MAX: usize = 2048;
 
 /// What to fit, and how.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LinearPlan {
     /// Which model.
     pub kind: LinearKind,
@@ -67,6 +75,7 @@ pub struct LinearPlan {
     /// penalties).
     pub p_values: bool,
     /// Threads at most. Has no influence on the result.
+    #[serde(skip)]
     pub workers: usize,
 }
 
@@ -88,7 +97,7 @@ impl LinearPlan {
 }
 
 /// How the objective is minimised.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Solver {
     /// The fastest that is exact: see the module's list.
     Auto,
@@ -99,7 +108,7 @@ pub enum Solver {
 }
 
 /// Step sizes of gradient descent, in units of the mean loss' gradient.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum StepSize {
     /// The same for all iterations.
     Constant(f64),
@@ -108,15 +117,18 @@ pub enum StepSize {
 }
 
 /// One iteration of a fit, as ML.TRAINING_INFO shows it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Iteration {
     /// From 1.
     pub iteration: usize,
     /// Mean over the rows of the squared error, or of -ln p; without penalties.
+    #[serde(with = "crate::bits::one")]
     pub loss: f64,
     /// The same on the evaluation rows, when there are any.
+    #[serde(with = "crate::bits::option")]
     pub eval_loss: Option<f64>,
     /// Step size, where the solver has one.
+    #[serde(with = "crate::bits::option")]
     pub learning_rate: Option<f64>,
     /// Wall time.
     pub duration_ms: u64,
@@ -124,6 +136,8 @@ pub struct Iteration {
 
 /// Sees a fit while it runs.
 pub trait LinearObserver: Sync {
+    /// Before the first pass over the rows: the passes that the fit has behind it. Their iterations are told again.
+    fn resumed(&self, _passes: usize) {}
     /// An iteration is done.
     fn iteration(&self, _iteration: &Iteration) {}
     /// Whether to stop with [`Error::Cancelled`]; asked before each block, must be quick.
@@ -148,7 +162,7 @@ pub struct LinearFit {
     pub notes: Vec<String>,
 }
 
-/// Fits `plan` to the rows of `train`; `eval` only gives the losses of the history.
+/// Fits `plan` to the rows of `train` on threads of this process; `eval` only gives the losses of the history.
 ///
 /// Fails on settings that contradict each other, on no rows (or none with weight), on inputs that are not finite, on a
 /// loss that diverges, and when cancelled.
@@ -156,10 +170,54 @@ pub fn fit(
     plan: &LinearPlan,
     train: &dyn ShardSet,
     eval: Option<&dyn ShardSet>,
+    keeping: Option<Keeping<'_>>,
     observer: &dyn LinearObserver,
 ) -> Result<LinearFit> {
     check(plan)?;
-    let run = Run { plan, train, eval, observer, started: Instant::now(), history: Vec::new(), notes: Vec::new() };
+    let passes = RefCell::new(Passes::begin(None, keeping, identity(plan, train, eval))?);
+    solve(plan, train, eval, &passes, observer)
+}
+
+/// What one rank of a gang does; all end with the same fit. Errors as [`fit`].
+pub fn fit_rank(
+    plan: &LinearPlan,
+    train: &dyn ShardSet,
+    eval: Option<&dyn ShardSet>,
+    keeping: Option<Keeping<'_>>,
+    observer: &dyn LinearObserver,
+    place: Place<'_>,
+) -> Result<Outcome<LinearFit>> {
+    check(plan)?;
+    let plan = &LinearPlan { workers: place.threads, ..plan.clone() };
+    let (rank, world) = (place.mesh.rank(), place.mesh.world());
+    for set in [Some(train), eval].into_iter().flatten() {
+        set.hold(share(set.shards(), rank, world))?;
+    }
+    let seat = Seat { mesh: place.mesh, generation: place.generation };
+    let passes = RefCell::new(Passes::begin(Some(seat), keeping, identity(plan, train, eval))?);
+    match solve(plan, train, eval, &passes, observer) {
+        Err(Error::Cancelled) if passes.borrow().has_left() => Ok(Outcome::Left),
+        fit => fit.map(Outcome::Finished),
+    }
+}
+
+/// A hash of all that decides a fit's bytes: sums of another must not be gone on from. Workers are not part of it.
+fn identity(plan: &LinearPlan, train: &dyn ShardSet, eval: Option<&dyn ShardSet>) -> u64 {
+    let rows = |set: &dyn ShardSet| (0..set.shards()).map(|shard| set.rows(shard)).collect::<Vec<_>>();
+    let parts = (plan, train.layout(), rows(train), train.block_rows(), eval.map(rows));
+    xxh3_64(&serde_json::to_vec(&parts).expect("a plan is plain data"))
+}
+
+fn solve<'a>(
+    plan: &'a LinearPlan,
+    train: &'a dyn ShardSet,
+    eval: Option<&'a dyn ShardSet>,
+    passes: &'a RefCell<Passes<'a>>,
+    observer: &'a dyn LinearObserver,
+) -> Result<LinearFit> {
+    observer.resumed(passes.borrow().known());
+    let run =
+        Run { plan, train, eval, passes, observer, started: Instant::now(), history: Vec::new(), notes: Vec::new() };
     let parameters = (train.layout().dims() + 1) * plan.kind.outputs();
     let small = parameters <= MATRIX_PARAMETERS_MAX;
     if train.total_rows() == 0 {
@@ -210,6 +268,7 @@ struct Run<'a> {
     plan: &'a LinearPlan,
     train: &'a dyn ShardSet,
     eval: Option<&'a dyn ShardSet>,
+    passes: &'a RefCell<Passes<'a>>,
     observer: &'a dyn LinearObserver,
     started: Instant,
     history: Vec<Iteration>,
@@ -218,7 +277,8 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn fold<S: fold::Sum>(&self, shards: &dyn ShardSet, zero: impl Fn() -> S + Sync) -> Result<S> {
-        fold::fold(shards, self.plan.workers, &|| self.observer.cancelled(), zero)
+        let observer = self.observer;
+        self.passes.borrow_mut().fold(shards, self.plan.workers, &|| observer.cancelled(), zero)
     }
 
     /// Records an iteration that ended with `parameters` and, on the training rows, the mean loss `loss`. Breaks when the

@@ -1,11 +1,16 @@
 //! The solvers against scikit-learn on the same rows (tests/golden/linear.py), against each other, and over threads.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use engine::gang;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::shards::{Block, FeatureLayout, MemoryShards, NO_CATEGORY};
+use crate::train::leaving::Leaving;
+use crate::train::{CheckpointStore, MemoryCheckpoints};
 
 fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
@@ -80,7 +85,7 @@ fn coefficients_as_scikit_learn() {
         let name = case["name"].as_str().unwrap();
         let (layout, block) = rows(&golden, case);
         let train = shards(layout, &block, &[10, 10, 75, 160, 161]);
-        let fitted = fit(&plan(case), &train, None, &()).unwrap();
+        let fitted = fit(&plan(case), &train, None, None, &()).unwrap();
         assert!(fitted.converged, "{name}: {:?}", fitted.notes);
         assert_eq!(
             name.contains("collinear") && fitted.model.kind == LinearKind::Regression && case["l2"] == 0.0,
@@ -114,7 +119,7 @@ fn any_number_of_threads_gives_the_same_bytes() {
         for solver in solvers {
             let fitted = |workers| {
                 let plan = LinearPlan { workers, solver, max_iterations: Some(20), p_values: false, ..plan(case) };
-                fit(&plan, &train, Some(&train), &()).unwrap()
+                fit(&plan, &train, Some(&train), None, &()).unwrap()
             };
             let one = fitted(1);
             for workers in [2, 3, 7] {
@@ -124,6 +129,72 @@ fn any_number_of_threads_gives_the_same_bytes() {
                 assert_eq!(losses(&many), losses(&one));
             }
         }
+    }
+}
+
+/// Fits by a gang of `world` threads; all ranks must end alike.
+fn fit_by_gang(
+    plan: &LinearPlan,
+    train: &MemoryShards,
+    world: usize,
+    store: Option<&dyn CheckpointStore>,
+    leave_at: u64,
+) -> Outcome<LinearFit> {
+    let cancel = CancellationToken::new();
+    let ranks = gang::local::run("fit", world, |mesh| {
+        let mut mesh = Leaving::at(mesh, leave_at);
+        let place = Place { mesh: &mut mesh, generation: 3, threads: 2, cancel: &cancel };
+        let keeping = store.map(|store| Keeping { store, every: Duration::ZERO });
+        fit_rank(plan, train, Some(train), keeping, &(), place)
+    });
+    let mut ranks = ranks.map_err(|failure| format!("{failure:?}")).unwrap().into_iter();
+    let first = ranks.next().unwrap();
+    for other in ranks {
+        match (&first, &other) {
+            (Outcome::Finished(a), Outcome::Finished(b)) => assert_eq!(a.model, b.model),
+            (Outcome::Left, Outcome::Left) => {}
+            _ => panic!("ranks end otherwise: {first:?}, {other:?}"),
+        }
+    }
+    first
+}
+
+fn losses(fit: &LinearFit) -> Vec<(u64, Option<u64>)> {
+    fit.history.iter().map(|i| (i.loss.to_bits(), i.eval_loss.map(f64::to_bits))).collect()
+}
+
+#[test]
+fn any_number_of_ranks_gives_the_same_bytes_also_when_they_leave_and_go_on() {
+    let golden = golden();
+    for case in golden["cases"].as_array().unwrap() {
+        let (layout, block) = rows(&golden, case);
+        let train = shards(layout, &block, &[10, 40, 75, 100, 160, 180, 200]);
+        let plan = LinearPlan { max_iterations: Some(20), ..plan(case) };
+        let alone = fit(&plan, &train, Some(&train), None, &()).unwrap();
+        for world in [1, 2, 3, 7, 11] {
+            let Outcome::Finished(together) = fit_by_gang(&plan, &train, world, None, u64::MAX) else {
+                panic!("nobody was told to leave");
+            };
+            assert_eq!(together.model, alone.model, "{} by {world}", case["name"]);
+            assert_eq!(losses(&together), losses(&alone));
+        }
+        // Each gang is told to leave two passes after it has begun; the next one has another size.
+        let store = MemoryCheckpoints::default();
+        let mut gangs = 0;
+        let fitted = loop {
+            gangs += 1;
+            let world = 1 + gangs % 4;
+            match fit_by_gang(&plan, &train, world, Some(&store), 2 * gangs as u64 - 1) {
+                Outcome::Finished(fit) => break fit,
+                Outcome::Left => assert!(gangs < 500, "the passes do not come to an end"),
+            }
+        };
+        assert!(gangs > 1, "nobody left");
+        assert_eq!((fitted.model, fitted.notes), (alone.model.clone(), alone.notes.clone()));
+        let other = LinearPlan { l2: plan.l2 + 1.0, p_values: false, ..plan.clone() };
+        let keeping = Some(Keeping { store: &store, every: Duration::ZERO });
+        let error = fit(&other, &train, Some(&train), keeping, &()).unwrap_err();
+        assert!(error.to_string().contains("another training run"), "{error}");
     }
 }
 
@@ -142,13 +213,15 @@ fn every_solver_reaches_the_same_minimum() {
         let (train, plan) = standardised(kind);
         for (l1, l2) in [(0.0, 1.5), (2.0, 1.0)] {
             let plan = LinearPlan { l1, l2, max_iterations: Some(20_000), ..plan.clone() };
-            let auto = fit(&plan, &train, None, &()).unwrap().model;
+            let auto = fit(&plan, &train, None, None, &()).unwrap().model;
             let exact = LinearPlan { min_rel_progress: Some(1e-15), ..plan.clone() };
             let run = |solver: fn(Run<'_>) -> Result<LinearFit>, plan: &LinearPlan| {
+                let passes = RefCell::new(Passes::begin(None, None, 0).unwrap());
                 let run = Run {
                     plan,
                     train: &train,
                     eval: None,
+                    passes: &passes,
                     observer: &(),
                     started: Instant::now(),
                     history: Vec::new(),
@@ -186,7 +259,7 @@ fn many_dense_inputs_take_the_matrix_product() {
     let labels = dense.chunks_exact(d).map(|x| y(x) as f32).collect();
     let block = Block { rows: n, dense, indices: vec![], labels, weights: vec![1.0; n] };
     let train = shards(FeatureLayout::of_dense(d), &block, &[120]);
-    let fitted = fit(&LinearPlan::new(LinearKind::Regression), &train, None, &()).unwrap();
+    let fitted = fit(&LinearPlan::new(LinearKind::Regression), &train, None, None, &()).unwrap();
     assert_close("dense", "coefficients", &fitted.model.coefficients, &truth, 1e-6);
     assert_close("dense", "intercept", &fitted.model.intercepts, &[0.75], 1e-6);
 }
@@ -224,7 +297,7 @@ fn separable_classes_end_with_a_finite_model() {
     let labels = x.iter().map(|x| f32::from(*x > 0.0)).collect();
     let block = Block { rows: 40, dense: x, indices: vec![], labels, weights: vec![1.0; 40] };
     let train = shards(FeatureLayout::of_dense(1), &block, &[]);
-    let fitted = fit(&LinearPlan::new(LinearKind::Binary), &train, None, &()).unwrap();
+    let fitted = fit(&LinearPlan::new(LinearKind::Binary), &train, None, None, &()).unwrap();
     assert!(fitted.model.coefficients[0].is_finite() && fitted.history.last().unwrap().loss < 1e-6, "{fitted:?}");
 }
 
@@ -293,7 +366,7 @@ fn what_cannot_be_fitted_is_refused() {
         (LinearPlan { p_values: true, ..plan.clone() }, &constant, "input f0 is constant or a combination"),
     ];
     for (plan, train, expected) in cases {
-        let error = fit(&plan, train, None, &()).unwrap_err().to_string();
+        let error = fit(&plan, train, None, None, &()).unwrap_err().to_string();
         assert!(error.contains(expected), "got {error}, expected {expected}");
     }
 }
@@ -307,7 +380,7 @@ fn a_cancelled_fit_stops() {
         }
     }
     let (train, plan) = standardised("binary");
-    assert!(matches!(fit(&LinearPlan { workers: 2, ..plan }, &train, None, &Cancelled), Err(Error::Cancelled)));
+    assert!(matches!(fit(&LinearPlan { workers: 2, ..plan }, &train, None, None, &Cancelled), Err(Error::Cancelled)));
 }
 
 #[test]

@@ -9,15 +9,20 @@
 //!
 //! Equal bytes are promised on one matrix kernel. Nothing here reads files or knows SQL.
 
+mod broadcast;
 mod checkpoint;
+mod clock;
 mod evaluate;
+mod leaf;
 mod order;
 mod rank;
 mod reduce;
+mod resume;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use engine::gang::{self, GangError};
+use engine::gang::{self, GangError, Mesh};
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +33,10 @@ use crate::optimizer::Optimizer;
 use crate::schedule::Schedule;
 use crate::shards::ShardSet;
 
+pub(crate) use broadcast::broadcast;
 pub use checkpoint::{CheckpointStore, MemoryCheckpoints};
+pub use clock::Shares;
+pub(crate) use reduce::share;
 
 /// All that a training run depends on, besides the rows.
 #[derive(Clone)]
@@ -75,8 +83,11 @@ pub struct EarlyStop {
 pub struct Checkpointing {
     /// Keeps the newest.
     pub store: Arc<dyn CheckpointStore>,
-    /// Steps between two; 0 means none, which still resumes from what the store holds.
+    /// Steps between two; 0 means that steps do not count.
     pub every_steps: u64,
+    /// Time between two, and a tenth of it before the end of an epoch; 0 means that time does not count. Without both
+    /// none is kept, but the run still resumes from what the store holds.
+    pub every: Duration,
 }
 
 /// One epoch, as ML.TRAINING_INFO shows it.
@@ -85,17 +96,20 @@ pub struct EpochRecord {
     /// From 0.
     pub iteration: usize,
     /// Mean weighted loss of the training rows, each at the moment it was trained on.
+    #[serde(with = "crate::bits::one")]
     pub loss: f64,
     /// Mean weighted loss of the held-out rows after the epoch, if there are any.
+    #[serde(with = "crate::bits::option")]
     pub eval_loss: Option<f64>,
     /// Of the epoch's last step.
+    #[serde(with = "crate::bits::one")]
     pub learning_rate: f64,
     /// Wall time; the one field that two equal runs do not share.
     pub duration_ms: f64,
 }
 
 /// How far training is, a few times a second.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct TrainProgress {
     /// From 0.
     pub epoch: usize,
@@ -105,20 +119,26 @@ pub struct TrainProgress {
     pub step: u64,
     /// Steps of an epoch.
     pub steps: u64,
+    /// Steps done in all.
+    pub count: u64,
     /// Rows trained on in this run.
     pub rows: u64,
     /// Mean loss of this epoch so far.
     pub loss: f64,
     /// Rows a second since the last report.
     pub samples_per_second: f64,
+    /// How many train.
+    pub workers: usize,
+    /// What the time of rank 0 goes to.
+    pub shares: Shares,
 }
 
 /// Looks on; called by one thread at a time, must not block.
 pub trait TrainObserver: Sync {
     /// A few times a second.
     fn progress(&self, _progress: &TrainProgress) {}
-    /// Before the first step of a run that goes on from a checkpoint: the epochs it has behind it.
-    fn resumed(&self, _history: &[EpochRecord]) {}
+    /// Before the first step: the steps and epochs that the run has behind it.
+    fn resumed(&self, _count: u64, _history: &[EpochRecord]) {}
     /// After each epoch.
     fn epoch(&self, _record: &EpochRecord) {}
 }
@@ -139,7 +159,28 @@ pub struct TrainedNetwork {
     pub steps: u64,
 }
 
-/// Trains `plan.network` on `train`, measuring `eval` after each epoch.
+/// How a rank ended without an error.
+#[derive(Debug)]
+pub enum Outcome<T> {
+    /// The work is done.
+    Finished(T),
+    /// A worker was told to leave: a checkpoint is kept, and another gang goes on from it.
+    Left,
+}
+
+/// One rank's place in a run that is trained by a gang.
+pub struct Place<'a> {
+    /// Its connection to the others.
+    pub mesh: &'a mut dyn Mesh,
+    /// Which gang of this run it is.
+    pub generation: u32,
+    /// Threads that this rank may keep busy; they change nothing but the time.
+    pub threads: usize,
+    /// Set when the run shall end.
+    pub cancel: &'a CancellationToken,
+}
+
+/// Trains `plan.network` on `train`, measuring `eval` after each epoch, on threads of this process.
 ///
 /// Blocks the calling thread (call it from one that may block, not from an async runtime's worker). Errors: no rows, a
 /// loss that is not finite (naming step and learning rate), a block that cannot be read, a checkpoint that cannot be
@@ -151,48 +192,61 @@ pub fn train(
     observer: &dyn TrainObserver,
     cancel: &CancellationToken,
 ) -> Result<TrainedNetwork> {
-    check(plan, train.as_ref())?;
+    let world = plan.workers.clamp(1, ranks_max(plan, train.as_ref())?);
+    let outcomes = gang::local::run("train", world, |mesh| {
+        let place = Place { mesh, generation: 0, threads: 1, cancel };
+        train_rank(plan, train.as_ref(), eval.as_deref(), observer, place)
+    });
+    let outcomes = outcomes.map_err(|failure| match failure {
+        gang::local::Failure::Error { error, .. } => error,
+        gang::local::Failure::Panic { rank, message } => {
+            Error::invalid(format!("training worker {rank} stopped by a fault of the program: {message}"))
+        }
+    })?;
+    match outcomes.into_iter().next().expect("a gang has a rank 0") {
+        Outcome::Finished(trained) => Ok(trained),
+        Outcome::Left => Err(Error::Cancelled),
+    }
+}
+
+/// How many ranks can have work.
+pub fn ranks_max(plan: &TrainPlan, train: &dyn ShardSet) -> Result<usize> {
+    let parameters = Architecture::new(&plan.network)?.parameters();
+    Ok(reduce::leaves(plan.batch_size, train.shards(), parameters))
+}
+
+/// What one rank does, wherever the others are; all end with the same network. Errors as [`train`].
+pub fn train_rank(
+    plan: &TrainPlan,
+    train: &dyn ShardSet,
+    eval: Option<&dyn ShardSet>,
+    observer: &dyn TrainObserver,
+    place: Place<'_>,
+) -> Result<Outcome<TrainedNetwork>> {
+    check(plan, train)?;
     let architecture = Architecture::new(&plan.network)?;
     let leaves = reduce::leaves(plan.batch_size, train.shards(), architecture.parameters());
-    let course = order::Course::new(train.as_ref(), leaves, plan.batch_size);
-    let identity = checkpoint::identity(plan, train.as_ref(), eval.as_deref());
-    let resumed = match &plan.checkpoint {
-        None => None,
-        Some(checkpointing) => match checkpointing.store.load()? {
-            None => None,
-            Some(bytes) => {
-                Some(checkpoint::State::decode(&bytes, identity, &plan.optimizer, architecture.parameters())?)
-            }
-        },
-    };
-    if let Some(state) = &resumed {
-        observer.resumed(&state.history);
-    }
-    let world = plan.workers.clamp(1, leaves);
+    let course = order::Course::new(train, leaves, plan.batch_size);
     let run = rank::Run {
         plan,
         architecture: &architecture,
         course: &course,
-        train: train.as_ref(),
-        eval: eval.as_deref().filter(|eval| eval.total_rows() > 0),
-        resumed: resumed.as_ref(),
-        identity,
+        train,
+        eval: eval.filter(|eval| eval.total_rows() > 0),
+        identity: checkpoint::identity(plan, train, eval),
         observer,
-        cancel,
+        cancel: place.cancel,
+        generation: place.generation,
+        threads: place.threads,
     };
-    let finished =
-        gang::local::run("train", world, |mesh| rank::train(&run, mesh)).map_err(|failure| match failure {
-            gang::local::Failure::Error { error, .. } => error,
-            gang::local::Failure::Panic { rank, message } => {
-                Error::invalid(format!("training worker {rank} stopped by a fault of the program: {message}"))
-            }
-        })?;
-    let finished = finished.into_iter().next().expect("a gang has a rank 0");
-    Ok(TrainedNetwork {
-        network: Network::from_parameters(&plan.network, finished.parameters)?,
-        history: finished.history,
-        stopped_early: finished.stopped_early,
-        steps: finished.steps,
+    Ok(match rank::train(&run, place.mesh)? {
+        Outcome::Left => Outcome::Left,
+        Outcome::Finished(finished) => Outcome::Finished(TrainedNetwork {
+            network: Network::from_parameters(&plan.network, finished.parameters)?,
+            history: finished.history,
+            stopped_early: finished.stopped_early,
+            steps: finished.steps,
+        }),
     })
 }
 
@@ -219,12 +273,14 @@ fn check(plan: &TrainPlan, train: &dyn ShardSet) -> Result<()> {
 }
 
 /// What an exchange's failure means for the one who asked to train.
-fn gang_error(error: GangError) -> Error {
+pub(crate) fn gang_error(error: GangError) -> Error {
     match error {
         GangError::Cancelled => Error::Cancelled,
         other => Error::invalid(other.to_string()),
     }
 }
 
+#[cfg(test)]
+pub(crate) mod leaving;
 #[cfg(test)]
 mod tests;

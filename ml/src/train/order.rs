@@ -268,6 +268,13 @@ pub(super) fn leaves_of(course: &Course, rank: usize, world: usize) -> Range<usi
     share(course.leaves(), rank, world)
 }
 
+/// The shards of these leaves.
+pub(super) fn shards_of(course: &Course, shards: usize, rank: usize, world: usize) -> Range<usize> {
+    let (leaves, own) = (course.leaves(), leaves_of(course, rank, world));
+    let first = |leaf: usize| leaf * shards / leaves;
+    first(own.start)..first(own.end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,9 +3,10 @@
 //! Every rank has all parameters and its own slice of the optimizer's state. A step has two exchanges: each rank offers its
 //! nodes of the gradient tree, the owner of a slice folds the tree and updates its parameters while the numbers are in the
 //! cache, then everybody gets the new parameters. All decisions (divergence, early stopping) follow from numbers that every
-//! rank has, so no rank needs to be told.
+//! rank has, so no rank needs to be told. What follows from a clock, a checkpoint, is wished for by rank 0 in the header of
+//! the step's first exchange and kept by all at the end of the step.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,12 @@ use engine::{Error, Result};
 use tokio_util::sync::CancellationToken;
 
 use super::checkpoint::{Progress, State};
-use super::order::{Batch, Course, LeafRows, leaves_of};
-use super::reduce::{CHUNK, Folding, cuts};
-use super::{EpochRecord, TrainObserver, TrainPlan, TrainProgress, evaluate, gang_error};
-use crate::layer::dropout::Place;
-use crate::network::{Architecture, Chance, PREDICTION_TILE, Tape};
+use super::clock::Clock;
+use super::leaf::{Desk, LeafGiven, LeafWork, merge_sums};
+use super::order::{Batch, Course, LeafRows, leaves_of, shards_of};
+use super::reduce::{CHUNK, Folding, cuts, share};
+use super::{EpochRecord, Outcome, TrainObserver, TrainPlan, TrainProgress, evaluate, gang_error, resume};
+use crate::network::{Architecture, PREDICTION_TILE, Tape};
 use crate::optimizer::{PreparedStep, StepRule};
 use crate::shards::ShardSet;
 use crate::simd;
@@ -31,10 +33,13 @@ pub(super) struct Run<'a> {
     pub(super) course: &'a Course,
     pub(super) train: &'a dyn ShardSet,
     pub(super) eval: Option<&'a dyn ShardSet>,
-    pub(super) resumed: Option<&'a State>,
     pub(super) identity: u64,
     pub(super) observer: &'a dyn TrainObserver,
     pub(super) cancel: &'a CancellationToken,
+    /// Which gang of this run it is.
+    pub(super) generation: u32,
+    /// That this rank may compute with.
+    pub(super) threads: usize,
 }
 
 /// What a rank ends with; the same on all.
@@ -52,31 +57,43 @@ mod round {
     pub(super) const PARAMETERS: u32 = 2;
     pub(super) const CHECKPOINT: u32 = 3;
     pub(super) const EVALUATE: u32 = 8;
+    pub(super) const RESUME: u32 = 16;
 }
 
-/// How often progress is reported.
-const REPORT_EVERY: Duration = Duration::from_millis(100);
-
 /// The training loop.
-pub(super) fn train(run: &Run<'_>, mesh: &mut dyn Mesh) -> Result<Finished> {
-    let Run { plan, course, .. } = *run;
+pub(super) fn train(run: &Run<'_>, mesh: &mut dyn Mesh) -> Result<Outcome<Finished>> {
+    let Run { plan, course, train, eval, .. } = *run;
+    let (rank, world) = (mesh.rank(), mesh.world());
+    train.hold(shards_of(course, train.shards(), rank, world))?;
+    if let Some(eval) = eval {
+        eval.hold(share(eval.shards(), rank, world))?;
+    }
+    let tag = Tag { generation: run.generation, step: 0, round: round::RESUME };
+    let resumed = resume::agree(run, mesh, tag)?;
     std::thread::scope(|scope| {
-        let mut worker = Worker::new(run, mesh, scope)?;
-        let mut stopped_early = false;
+        let mut worker = Worker::new(run, mesh, resumed, scope)?;
+        let mut stopped_early = worker.has_stopped_early();
         while worker.epoch < plan.epochs && !stopped_early {
             let begun = Instant::now();
             while worker.step < course.steps {
                 if run.cancel.is_cancelled() {
                     return Err(Error::Cancelled);
                 }
+                worker.clock.begin_step(worker.count);
                 worker.compute_gradients()?;
                 worker.reduce_and_update()?;
                 worker.share_parameters()?;
                 worker.finish_step()?;
+                if worker.step < course.steps && worker.keep()?.is_break() {
+                    return Ok(Outcome::Left);
+                }
             }
             stopped_early = worker.finish_epoch(begun)?;
+            if worker.keep()?.is_break() {
+                return Ok(Outcome::Left);
+            }
         }
-        Ok(worker.into_finished(stopped_early))
+        Ok(Outcome::Finished(worker.into_finished(stopped_early)))
     })
 }
 
@@ -102,12 +119,12 @@ struct Worker<'a> {
     // Rows to gradients.
     leaves: Vec<LeafRows<'a>>,
     first_leaf: usize,
-    batch: Batch,
-    tape: Tape,
+    /// One for each thread.
+    desks: Vec<Desk>,
     // Gradients to their sum.
     own_folding: Folding,
     world_folding: Folding,
-    /// [height x P]: a stack of nodes.
+    /// [height x P]: a stack of nodes; with several threads a plane for each leaf.
     planes: Vec<f32>,
     /// (loss, weight) of each node on the stack.
     sums: Vec<[f64; 2]>,
@@ -116,20 +133,28 @@ struct Worker<'a> {
     scalars: Vec<f64>,
     /// The own slice's summed gradient, when it must be known as a whole before it is used.
     reduced: Vec<f32>,
+    /// Whether rank 0 wishes for a checkpoint at the end of this step.
+    due: bool,
+    clock: Clock,
     // Reporting, by rank 0.
-    reported: Instant,
     rows: u64,
     rows_reported: u64,
 }
 
 impl<'a> Worker<'a> {
-    fn new<'scope>(run: &'a Run<'a>, mesh: &'a mut dyn Mesh, scope: &'scope Scope<'scope, 'a>) -> Result<Self> {
+    fn new<'scope>(
+        run: &'a Run<'a>,
+        mesh: &'a mut dyn Mesh,
+        resumed: Option<State>,
+        scope: &'scope Scope<'scope, 'a>,
+    ) -> Result<Self> {
         let Run { plan, architecture, course, train, .. } = *run;
         let (rank, world) = (mesh.rank(), mesh.world());
         let size = architecture.parameters();
         let cuts = cuts(size, world);
         let own = cuts[rank].clone();
-        let mut state = run.resumed.cloned().unwrap_or_else(|| State {
+        let is_resumed = resumed.is_some();
+        let mut state = resumed.unwrap_or_else(|| State {
             epoch: 0,
             step: 0,
             count: 0,
@@ -140,7 +165,7 @@ impl<'a> Worker<'a> {
             parameters: architecture.initial(plan.seed),
             slots: Vec::new(),
         });
-        let slots = if run.resumed.is_some() {
+        let slots = if is_resumed {
             state.slots.iter().map(|slot| slot[own.clone()].to_vec()).collect()
         } else {
             let mut slots = vec![Vec::new(); plan.optimizer.slots()];
@@ -163,14 +188,18 @@ impl<'a> Worker<'a> {
             .clone()
             .map(|leaf| LeafRows::new(scope, course, train, plan.seed, leaf, state.epoch, state.step))
             .collect();
+        let threads = run.threads.clamp(1, mine.len().max(1));
+        let tape_rows = course.tile_rows.max(if run.eval.is_some() { PREDICTION_TILE } else { 0 });
+        let desk =
+            || Desk { batch: Batch::new(train.layout(), course.tile_rows), tape: Tape::new(architecture, tape_rows) };
+        let planes = if threads > 1 { mine.len() } else { own_folding.height };
         Ok(Worker {
             leaves: leaves?,
             first_leaf: mine.start,
-            batch: Batch::new(train.layout(), course.tile_rows),
-            tape: Tape::new(architecture, course.tile_rows.max(if run.eval.is_some() { PREDICTION_TILE } else { 0 })),
-            planes: vec![0.0; own_folding.height * size],
+            desks: (0..threads).map(|_| desk()).collect(),
+            planes: vec![0.0; planes * size],
             sums: Vec::with_capacity(own_folding.height),
-            header: Vec::with_capacity(2 * own_folding.height),
+            header: Vec::with_capacity(2 * own_folding.height + 1),
             stack: vec![0.0; world_folding.height * CHUNK],
             scalars: Vec::with_capacity(world_folding.height),
             reduced: vec![0.0; if plan.clip_norm.is_some() { own.len() } else { 0 }],
@@ -187,7 +216,8 @@ impl<'a> Worker<'a> {
             slots,
             cuts,
             segments,
-            reported: Instant::now(),
+            due: false,
+            clock: Clock::start(plan.checkpoint.as_ref().map_or(Duration::ZERO, |kept| kept.every)),
             rows: 0,
             rows_reported: 0,
             run,
@@ -196,7 +226,7 @@ impl<'a> Worker<'a> {
     }
 
     fn tag(&self, round: u32) -> Tag {
-        Tag { generation: 0, step: self.count, round }
+        Tag { generation: self.run.generation, step: self.count, round }
     }
 
     fn rate(&self) -> f64 {
@@ -206,34 +236,69 @@ impl<'a> Worker<'a> {
 
     /// Batch and gradient of every own leaf, folded as far as the own range goes.
     fn compute_gradients(&mut self) -> Result<()> {
-        let Run { plan, architecture, train, .. } = *self.run;
-        let size = architecture.parameters();
+        if self.desks.len() > 1 {
+            return self.compute_side_by_side();
+        }
+        let size = self.run.architecture.parameters();
+        let work = LeafWork { run: self.run, parameters: &self.parameters, epoch: self.epoch, timed: self.clock.now() };
         self.sums.clear();
         for (index, leaf) in self.leaves.iter_mut().enumerate() {
             let depth = self.sums.len();
             let plane = &mut self.planes[depth * size..(depth + 1) * size];
-            let place =
-                Place { epoch: self.epoch as u32, leaf: (self.first_leaf + index) as u32, first_row: leaf.given };
-            let filled = leaf.fill(train.layout(), &mut self.batch)?;
-            if filled == 0 {
-                plane.fill(0.0);
-                self.sums.push([0.0, 0.0]);
-            } else {
-                let chance = (plan.network.dropout > 0.0).then_some(Chance { seed: plan.seed, place });
-                let tile = self.batch.tile();
-                let kernel = plan.kernel.kernel;
-                let loss = architecture.gradient(kernel, &self.parameters, tile, chance, &mut self.tape, plane);
-                self.sums.push([loss, self.batch.weight()]);
-                self.rows += filled as u64;
-            }
+            let given = work.gradient(self.first_leaf + index, leaf, &mut self.desks[0], plane)?;
+            self.sums.push(given.sums);
+            self.rows += given.rows;
+            self.clock.add_input(given.input);
             for _ in 0..self.own_folding.merges[index] {
-                let [loss, weight] = self.sums.pop().expect("a merge has two nodes");
+                merge_sums(&mut self.sums);
                 let depth = self.sums.len();
-                let left = self.sums.last_mut().expect("a merge has two nodes");
-                *left = [left[0] + loss, left[1] + weight];
                 let (target, source) = self.planes.split_at_mut(depth * size);
                 simd::add_assign(&mut target[(depth - 1) * size..], &source[..size]);
             }
+        }
+        Ok(())
+    }
+
+    /// The same by several threads: every leaf has a plane of its own, and they are folded when all are there.
+    fn compute_side_by_side(&mut self) -> Result<()> {
+        let size = self.run.architecture.parameters();
+        let work = LeafWork { run: self.run, parameters: &self.parameters, epoch: self.epoch, timed: self.clock.now() };
+        let first_leaf = self.first_leaf;
+        let mut jobs: Vec<_> = self.leaves.iter_mut().zip(self.planes.chunks_exact_mut(size)).enumerate().collect();
+        let share = jobs.len().div_ceil(self.desks.len()).max(1);
+        let given = std::thread::scope(|scope| {
+            let threads: Vec<_> = (jobs.chunks_mut(share).zip(&mut self.desks))
+                .map(|(jobs, desk)| {
+                    let gradient = move |(index, (leaf, plane)): &mut (usize, (&mut LeafRows<'a>, &mut [f32]))| {
+                        work.gradient(first_leaf + *index, leaf, desk, plane)
+                    };
+                    scope.spawn(move || jobs.iter_mut().map(gradient).collect::<Result<Vec<_>>>())
+                })
+                .collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Vec<LeafGiven>>>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            threads.into_iter().map(join).collect::<Result<Vec<_>>>()
+        })?;
+        self.clock.add_input(
+            given.iter().map(|of_one| of_one.iter().map(|given| given.input).sum()).max().unwrap_or_default(),
+        );
+        self.sums.clear();
+        // Which plane holds each node of the stack.
+        let mut nodes: Vec<usize> = Vec::with_capacity(self.own_folding.height);
+        for (index, given) in given.into_iter().flatten().enumerate() {
+            self.sums.push(given.sums);
+            self.rows += given.rows;
+            nodes.push(index);
+            for _ in 0..self.own_folding.merges[index] {
+                merge_sums(&mut self.sums);
+                let (right, left) = (nodes.pop().unwrap_or(0), nodes.last().copied().unwrap_or(0));
+                let (target, source) = self.planes.split_at_mut(right * size);
+                simd::add_assign(&mut target[left * size..][..size], &source[..size]);
+            }
+        }
+        for (to, from) in nodes.into_iter().enumerate().filter(|(to, from)| to != from) {
+            self.planes.copy_within(from * size..(from + 1) * size, to * size);
         }
         Ok(())
     }
@@ -246,11 +311,15 @@ impl<'a> Worker<'a> {
         let rule = StepRule { count: self.count + 1, rate, scale: 0.0, l1: 0.0, l2: 0.0, decays: false };
         self.header.clear();
         self.header.extend(self.sums.iter().flatten());
+        let ends_epoch = self.step + 1 == self.run.course.steps;
+        let due = self.mesh.rank() == 0 && self.clock.checkpoint_is_due(ends_epoch);
+        self.header.push(f64::from(u8::from(due)));
+        let begun = self.clock.now();
         let planes = &self.planes[..self.sums.len() * size];
         let offer = Offer { header: &self.header, planes, plane: size, cuts: &self.cuts };
         let own = self.cuts[self.mesh.rank()].clone();
         let folding = &self.world_folding;
-        let (mut loss, mut weight) = (0.0, 0.0);
+        let (mut loss, mut weight, mut due) = (0.0, 0.0, false);
         let mut update = Update {
             first: own.start,
             segments: &self.segments,
@@ -263,8 +332,9 @@ impl<'a> Worker<'a> {
         self.mesh
             .exchange(tag, offer, &mut |parts| {
                 let nodes = |which: usize| {
-                    parts.iter().flat_map(move |part| part.header.iter().skip(which).step_by(2).copied())
+                    parts.iter().flat_map(move |part| part.header.chunks_exact(2).map(move |node| node[which]))
                 };
+                due = parts.iter().any(|part| part.header.last().is_some_and(|wish| *wish != 0.0));
                 loss = folding.scalar(nodes(0), scalars);
                 weight = folding.scalar(nodes(1), scalars);
                 if !loss.is_finite() || weight <= 0.0 {
@@ -286,11 +356,13 @@ impl<'a> Worker<'a> {
         if !loss.is_finite() {
             return Err(self.diverged(loss, rate));
         }
+        self.due = due;
         self.loss += loss;
         self.weight += weight;
         if clipping && weight > 0.0 {
             self.clip_and_update(StepRule { scale: 1.0 / weight, ..rule })?;
         }
+        self.clock.add_reduce(begun);
         Ok(())
     }
 
@@ -332,37 +404,48 @@ impl<'a> Worker<'a> {
 
     fn share_parameters(&mut self) -> Result<()> {
         let tag = self.tag(round::PARAMETERS);
-        self.mesh.all_gather(tag, &mut self.parameters, &self.cuts).map_err(gang_error)
+        let begun = self.clock.now();
+        self.mesh.all_gather(tag, &mut self.parameters, &self.cuts).map_err(gang_error)?;
+        self.clock.add_reduce(begun);
+        Ok(())
     }
 
     fn finish_step(&mut self) -> Result<()> {
         self.step += 1;
         self.count += 1;
-        if let Some(checkpointing) = &self.run.plan.checkpoint
-            && checkpointing.every_steps > 0
-            && self.count.is_multiple_of(checkpointing.every_steps)
+        self.clock.end_step();
+        if self.mesh.rank() == 0
+            && let Some(elapsed) = self.clock.report_is_due(self.step == self.run.course.steps)
         {
-            self.save_checkpoint()?;
-        }
-        // Asking for the time costs more than some steps do.
-        if self.mesh.rank() == 0 && (self.count.is_multiple_of(16) || self.step == self.run.course.steps) {
-            let elapsed = self.reported.elapsed();
-            if elapsed >= REPORT_EVERY {
-                let rows = self.rows - self.rows_reported;
-                self.run.observer.progress(&TrainProgress {
-                    epoch: self.epoch,
-                    epochs: self.run.plan.epochs,
-                    step: self.step,
-                    steps: self.run.course.steps,
-                    rows: self.rows * self.mesh.world() as u64,
-                    loss: self.loss / self.weight,
-                    samples_per_second: (rows * self.mesh.world() as u64) as f64 / elapsed.as_secs_f64(),
-                });
-                self.reported = Instant::now();
-                self.rows_reported = self.rows;
-            }
+            let world = self.mesh.world();
+            let rows = self.rows - self.rows_reported;
+            self.run.observer.progress(&TrainProgress {
+                epoch: self.epoch,
+                epochs: self.run.plan.epochs,
+                step: self.step,
+                steps: self.run.course.steps,
+                count: self.count,
+                rows: self.rows * world as u64,
+                loss: self.loss / self.weight,
+                samples_per_second: (rows * world as u64) as f64 / elapsed.as_secs_f64(),
+                workers: world,
+                shares: self.clock.take_shares(),
+            });
+            self.rows_reported = self.rows;
         }
         Ok(())
+    }
+
+    /// Keeps a checkpoint when one is due; breaks when a rank was told to leave.
+    fn keep(&mut self) -> Result<ControlFlow<()>> {
+        let leaving = self.mesh.leaving();
+        let every = self.run.plan.checkpoint.as_ref().map_or(0, |kept| kept.every_steps);
+        let by_steps = every > 0 && self.count.is_multiple_of(every);
+        if by_steps || std::mem::take(&mut self.due) || leaving {
+            self.save_checkpoint()?;
+            self.clock.checkpoint_is_kept();
+        }
+        Ok(if leaving { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
     /// Evaluates, records, decides; gives whether to stop early.
@@ -372,7 +455,7 @@ impl<'a> Worker<'a> {
             None => None,
             Some(eval) => {
                 let tag = self.tag(round::EVALUATE);
-                let (kernel, tape) = (plan.kernel.kernel, &mut self.tape);
+                let (kernel, tape) = (plan.kernel.kernel, &mut self.desks[0].tape);
                 Some(evaluate::mean_loss(self.mesh, tag, kernel, architecture, &self.parameters, eval, tape)?)
             }
         };
@@ -404,7 +487,12 @@ impl<'a> Worker<'a> {
             progress.best = watched;
             progress.best_parameters = eval.map(|_| self.parameters.clone());
         }
-        Ok(progress.stale >= early_stop.patience.max(1))
+        Ok(self.has_stopped_early())
+    }
+
+    /// Whether the epochs so far have ended the run; also of a run that goes on from just there.
+    fn has_stopped_early(&self) -> bool {
+        self.run.plan.early_stop.is_some_and(|stop| self.progress.stale >= stop.patience.max(1))
     }
 
     /// Brings the optimizer's state together on rank 0, which saves it with the rest.

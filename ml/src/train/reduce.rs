@@ -35,7 +35,7 @@ pub(super) fn leaves(batch_size: usize, shards: usize, parameters: usize) -> usi
 }
 
 /// Part `index` of `count` when `len` things are dealt out in order.
-pub(super) fn share(len: usize, index: usize, count: usize) -> Range<usize> {
+pub(crate) fn share(len: usize, index: usize, count: usize) -> Range<usize> {
     index * len / count..(index + 1) * len / count
 }
 

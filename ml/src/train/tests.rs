@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::*;
 use crate::kernel::{Kernel, KernelChoice};
@@ -197,7 +198,7 @@ fn stopping_anywhere_and_going_on_gives_the_same_bytes() {
                 let alive = AtomicUsize::new((chance.word64(100 * round + lives) % 4 + 1) as usize);
                 lives += 1;
                 let store = Arc::new(Mortal { kept: kept.clone(), alive });
-                let checkpoint = Some(Checkpointing { store, every_steps });
+                let checkpoint = Some(Checkpointing { store, every_steps, every: Duration::ZERO });
                 let plan = TrainPlan { checkpoint, workers: 1 + (lives as usize) % 4, ..plan.clone() };
                 let eval: Arc<dyn ShardSet> = Arc::new(rows(7, 300, 77));
                 match train(&plan, Arc::new(set.clone()), Some(eval), &(), &CancellationToken::new()) {
@@ -212,10 +213,42 @@ fn stopping_anywhere_and_going_on_gives_the_same_bytes() {
 }
 
 #[test]
+fn leaving_at_any_step_and_going_on_gives_the_same_bytes() {
+    let set = rows(16, 700, 3);
+    let eval = rows(7, 300, 77);
+    for plan in [full_plan(Optimizer::ADAM), TrainPlan { optimizer: Optimizer::Sgd, ..plan() }] {
+        let expected = run(&plan, &set);
+        let cancel = CancellationToken::new();
+        let store = Arc::new(MemoryCheckpoints::default());
+        let checkpoint = Some(Checkpointing { store, every_steps: 0, every: Duration::ZERO });
+        let plan = TrainPlan { checkpoint, ..plan.clone() };
+        let mut gangs = 0;
+        let got = loop {
+            gangs += 1;
+            // Steps are counted from 0: the first gang leaves after its first step, the next ones after two more.
+            let leave_at = 2 * (gangs as u64 - 1);
+            let ranks = gang::local::run("train", 1 + gangs % 4, |mesh| {
+                let mut mesh = leaving::Leaving::at(mesh, leave_at);
+                let place =
+                    Place { mesh: &mut mesh, generation: gangs as u32, threads: 1 + gangs % 3, cancel: &cancel };
+                train_rank(&plan, &set, Some(&eval), &(), place)
+            });
+            let mut ranks = ranks.map_err(|failure| format!("{failure:?}")).unwrap().into_iter();
+            match ranks.next().unwrap() {
+                Outcome::Finished(trained) => break trained,
+                Outcome::Left => assert!(ranks.all(|rank| matches!(rank, Outcome::Left)), "all leave"),
+            }
+        };
+        assert!(gangs > 3, "{gangs} gangs");
+        assert!(essence(&got) == essence(&expected), "{:?}", plan.optimizer);
+    }
+}
+
+#[test]
 fn a_checkpoint_of_another_run_is_refused() {
     let set = rows(4, 200, 3);
     let store = Arc::new(MemoryCheckpoints::default());
-    let checkpoint = Some(Checkpointing { store, every_steps: 2 });
+    let checkpoint = Some(Checkpointing { store, every_steps: 2, every: Duration::ZERO });
     run(&TrainPlan { checkpoint: checkpoint.clone(), ..plan() }, &set);
     let other = TrainPlan { checkpoint, seed: 12, ..plan() };
     let error = train(&other, Arc::new(set), None, &(), &CancellationToken::new()).unwrap_err();

@@ -1,0 +1,135 @@
+//! What a worker does: opens the shards, takes its kernel, and is one rank of the training that one process would do.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use engine::gang::{Ended, GangTask, Rank, Seat};
+use engine::{Error, Result};
+use storage::{Location, sha256_hex};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use super::order::{Done, DoneCurve, Order, Report, Work, decode, encode};
+use crate::linear::{self, Iteration, LinearObserver};
+use crate::materialize::StoredSet;
+use crate::model::estimator::Trained;
+use crate::shards::ShardSet;
+use crate::train::{self, EpochRecord, Outcome, Place, TrainObserver, TrainProgress};
+
+/// Name of the task.
+pub(super) const NAME: &str = "train";
+/// Part of a worker's memory that rows may take.
+const ROWS_SHARE: f64 = 0.5;
+
+/// See the module.
+pub(crate) struct TrainTask;
+
+impl GangTask for TrainTask {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn fingerprint(&self, order: &[u8]) -> Result<String> {
+        let order: Order = decode(order, "the order to train")?;
+        Ok(format!("matrix kernel {}", order.kernel.here()?.fingerprint))
+    }
+
+    fn run(&self, order: &[u8], seat: &mut Seat<'_>) -> Result<Ended> {
+        let order: Order = decode(order, "the order to train")?;
+        let rank = seat.mesh.rank();
+        let kernel = order.kernel.the_same_here(rank)?;
+        // Waits for the store; the thread of the rank computes.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("train-store")
+            .enable_all()
+            .build()
+            .map_err(|error| Error::invalid(format!("cannot start a thread for storage: {error}")))?;
+        let room = seat.memory.map_or(u64::MAX, |bytes| (bytes as f64 * ROWS_SHARE) as u64);
+        let room = Arc::new(AtomicU64::new(room));
+        let open = |set: StoredSet| set.open(seat.stores, &room, seat.cores, runtime.handle());
+        let (rows, held_out) = (open(order.train)?, order.eval.map(open).transpose()?);
+        let held_out = held_out.as_ref().map(|set| set as &dyn ShardSet);
+        let kept = order.checkpoint.map(|keeping| keeping.open(seat.stores, runtime.handle())).transpose()?;
+        let teller = Teller { rank, report: seat.report, cancel: seat.cancel.clone() };
+        let place =
+            Place { mesh: &mut *seat.mesh, generation: seat.generation, threads: seat.cores, cancel: &seat.cancel };
+        let finished = match order.work {
+            Work::Network(work) => {
+                let plan = work.plan(kernel, kept);
+                match train::train_rank(&plan, &rows, held_out, &teller, place)? {
+                    Outcome::Left => return Ok(Ended::Left),
+                    Outcome::Finished(trained) => {
+                        let (history, stopped_early, steps) = (trained.history, trained.stopped_early, trained.steps);
+                        (Trained::Network(trained.network), DoneCurve::Network { history, stopped_early, steps })
+                    }
+                }
+            }
+            Work::Linear(plan) => {
+                let keeping =
+                    kept.as_ref().map(|kept| linear::Keeping { store: kept.store.as_ref(), every: kept.every });
+                match linear::fit_rank(&plan, &rows, held_out, keeping, &teller, place)? {
+                    Outcome::Left => return Ok(Ended::Left),
+                    Outcome::Finished(fit) => {
+                        let (history, converged, notes) = (fit.history, fit.converged, fit.notes);
+                        (Trained::Linear(fit.model), DoneCurve::Linear { history, converged, notes })
+                    }
+                }
+            }
+        };
+        if rank != 0 {
+            return Ok(Ended::Done(Vec::new()));
+        }
+        leave(finished, &order.place, seat, &runtime)
+    }
+}
+
+/// Puts what was trained where the coordinator finds it.
+fn leave((trained, curve): (Trained, DoneCurve), place: &str, seat: &Seat<'_>, runtime: &Runtime) -> Result<Ended> {
+    // Of this generation alone: an older one that comes to life again must not replace it.
+    let file = format!("trained-{}.safetensors", seat.generation);
+    let bytes = trained.to_safetensors()?;
+    let sha256 = sha256_hex(&bytes);
+    let at = Location::parse(place)?.as_directory().join(&file);
+    runtime.block_on(seat.stores.put_atomic(&at, bytes.into()))?;
+    Ok(Ended::Done(encode(&Done { file, sha256, curve })))
+}
+
+/// Tells the coordinator what rank 0 sees.
+struct Teller<'a> {
+    rank: Rank,
+    report: &'a (dyn Fn(Vec<u8>) + Send + Sync),
+    cancel: CancellationToken,
+}
+
+impl Teller<'_> {
+    fn tell(&self, report: &Report) {
+        if self.rank == 0 {
+            (self.report)(encode(report));
+        }
+    }
+}
+
+impl TrainObserver for Teller<'_> {
+    fn progress(&self, progress: &TrainProgress) {
+        self.tell(&Report::Progress(*progress));
+    }
+    fn resumed(&self, count: u64, history: &[EpochRecord]) {
+        self.tell(&Report::Resumed { done: count, history: history.to_vec() });
+    }
+    fn epoch(&self, record: &EpochRecord) {
+        self.tell(&Report::Epoch(record.clone()));
+    }
+}
+
+impl LinearObserver for Teller<'_> {
+    fn resumed(&self, passes: usize) {
+        self.tell(&Report::Resumed { done: passes as u64, history: Vec::new() });
+    }
+    fn iteration(&self, iteration: &Iteration) {
+        self.tell(&Report::Iteration(iteration.clone()));
+    }
+    fn cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+}
