@@ -351,6 +351,9 @@ pub(crate) struct ExecutorArgs {
     /// Port that takes tasks; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub(crate) task_port: u16,
+    /// Port that takes ranks of trainings; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(crate) gang_port: u16,
     /// Its name in lists and messages [default: made up]
     #[arg(long, value_name = "NAME")]
     pub(crate) id: Option<String>,

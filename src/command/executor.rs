@@ -16,6 +16,7 @@ pub(super) fn executor(console: &Console, args: ExecutorArgs) -> Result<Exit> {
         bind: args.bind,
         advertise: args.advertise.unwrap_or_else(|| args.bind.to_string()),
         ports: (args.port, args.task_port),
+        gang_port: args.gang_port,
         cores: args.cores.unwrap_or(console.config.options.threads),
         memory: memory.map_err(|reason| Error::Usage(format!("--memory: {reason}")))?,
         work_dir: args.work_dir,

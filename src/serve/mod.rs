@@ -2,6 +2,7 @@
 //! whether it is well.
 
 mod face;
+mod gangs;
 mod jobs;
 
 use std::net::SocketAddr;
@@ -43,7 +44,19 @@ struct Api {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Gristmill", description = "Jobs and executors of a Gristmill cluster."),
-    paths(executors, jobs::submit, jobs::list, jobs::status, jobs::log, jobs::cancel, jobs::resume)
+    paths(
+        executors,
+        jobs::submit,
+        jobs::list,
+        jobs::status,
+        jobs::log,
+        jobs::cancel,
+        jobs::resume,
+        gangs::join,
+        gangs::members,
+        gangs::lease,
+        gangs::release
+    )
 )]
 struct Document;
 
@@ -72,6 +85,7 @@ fn api(api: Api) -> Router {
         .route("/api/v1/openapi.json", get(|| async { Json(Document::openapi()) }))
         .route("/api/v1/executors", get(executors))
         .merge(jobs::routes())
+        .merge(gangs::routes())
         .with_state(api)
 }
 

@@ -99,6 +99,11 @@ impl Role {
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
         command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null());
+        Role::spawn(command)
+    }
+
+    /// Starts any program.
+    pub(crate) fn spawn(command: Command) -> Self {
         Role(spawn(command))
     }
 

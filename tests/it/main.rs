@@ -21,3 +21,4 @@ mod faults;
 
 mod cluster;
 mod deploy;
+mod gang;

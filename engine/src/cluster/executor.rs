@@ -1,4 +1,4 @@
-//! An executor: runs tasks until it is told to stop. Its directory goes with it.
+//! An executor: runs tasks, and ranks of gangs, until it is told to stop. Its directory goes with it.
 
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
@@ -10,16 +10,22 @@ use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use tokio::net::TcpStream;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::environment::{Environment, default_config};
 use super::task::TaskEngine;
-use super::{ClusterAddress, HEARTBEAT, MESSAGE_BYTES_MAX};
+use super::{ClusterAddress, ClusterClient, HEARTBEAT, MESSAGE_BYTES_MAX};
 use crate::error::{Error, Result};
+use crate::gang::{GangService, Member, ServiceSettings};
 use crate::temporary::TemporaryDirectory;
 
 /// How long an executor waits for a scheduler that is not there yet, and how often it looks.
 const SCHEDULER_WAIT: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often the scheduler hears that this executor takes ranks.
+const MEMBER_BEAT: Duration = Duration::from_secs(1);
+/// How long an executor that is told to end waits for its ranks.
+const DRAIN_WAIT: Duration = Duration::from_secs(60);
 
 /// What an executor needs to know.
 #[derive(Debug, Clone)]
@@ -34,6 +40,8 @@ pub struct ExecutorSettings {
     pub advertise: String,
     /// Ports for rows and for tasks; 0 takes a free one.
     pub ports: (u16, u16),
+    /// The port for ranks of gangs; 0 takes a free one.
+    pub gang_port: u16,
     /// Tasks that it runs at a time.
     pub cores: usize,
     /// Bytes for all of its tasks together; `None` is 7 tenths of the machine's.
@@ -53,8 +61,69 @@ pub async fn run_executor(settings: ExecutorSettings, environment: &Environment)
     let directory = TemporaryDirectory::new(settings.work_dir.as_deref())?;
     wait_for(&settings.scheduler).await?;
     let config = config(&settings, environment, &directory)?;
+    let gangs = GangService::start(ServiceSettings {
+        bind: (settings.bind, settings.gang_port),
+        tasks: environment.extension().gang_tasks.clone(),
+        stores: environment.stores().clone(),
+        cores: settings.cores,
+        memory: settings.memory,
+        scratch: directory.path().join("gang"),
+    })?;
+    let member = Member {
+        id: config.executor_id.clone(),
+        incarnation: uuid::Uuid::new_v4().to_string(),
+        host: settings.advertise.clone(),
+        port: gangs.port(),
+        cores: u32::try_from(settings.cores).unwrap_or(u32::MAX),
+        leaving: false,
+    };
+    let membership = tokio::spawn(Membership { service: gangs.clone(), member }.keep(settings.scheduler.clone()));
     let ended = start_executor_process(Arc::new(config)).await;
+    // Told to end: ranks save what they have done before the process goes.
+    gangs.leave();
+    let begun = Instant::now();
+    while !gangs.is_idle() && begun.elapsed() < DRAIN_WAIT {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    membership.abort();
     ended.map_err(|error| Error::Cluster(format!("the executor: {error}")))
+}
+
+/// Tells the scheduler every second that this executor takes ranks, or that it takes no more.
+struct Membership {
+    service: GangService,
+    member: Member,
+}
+
+impl Membership {
+    async fn keep(mut self, scheduler: ClusterAddress) {
+        let client = ClusterClient::new(scheduler);
+        let mut terminate = signal(SignalKind::terminate()).ok();
+        let mut interrupt = signal(SignalKind::interrupt()).ok();
+        let mut beats = tokio::time::interval(MEMBER_BEAT);
+        beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = beats.tick() => {}
+                () = heard(&mut terminate) => self.service.leave(),
+                () = heard(&mut interrupt) => self.service.leave(),
+            }
+            self.member.leaving = self.service.is_leaving();
+            let (http, url) = client.http("gangs/members");
+            let request = http.post(url).timeout(MEMBER_BEAT).json(&self.member);
+            if let Err(error) = client.checked(request).await {
+                tracing::debug!(%error, "the scheduler does not hear that this executor takes ranks");
+            }
+        }
+    }
+}
+
+/// Waits for a signal; for ever when nobody listens to it.
+async fn heard(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
 }
 
 /// Upstream waits, too, but for ever.

@@ -22,6 +22,7 @@ mod failure;
 mod guard;
 mod joins;
 mod journal;
+mod lending;
 mod portable;
 mod scheduler;
 mod task;

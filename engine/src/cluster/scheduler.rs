@@ -17,8 +17,10 @@ use tonic::service::{Routes, RoutesBuilder};
 
 use super::api::ExecutorInfo;
 use super::environment::{Environment, default_config};
+use super::lending::Lending;
 use super::{LOST_AFTER, MESSAGE_BYTES_MAX, RESULT_LIFETIME};
 use crate::error::{Error, Result};
+use crate::gang::LeaseOffice;
 
 /// How often the scheduler looks for executors that are lost.
 const LOOK_FOR_LOST_SECONDS: u64 = 2;
@@ -41,6 +43,7 @@ pub struct SchedulerSettings {
 #[derive(Clone)]
 pub struct Scheduler {
     server: SchedulerServer<LogicalPlanNode, PhysicalPlanNode>,
+    leases: LeaseOffice,
 }
 
 impl Scheduler {
@@ -51,8 +54,16 @@ impl Scheduler {
     pub async fn start(settings: &SchedulerSettings, environment: &Environment) -> Result<Self> {
         let config = Arc::new(config(settings, environment)?);
         let cluster = BallistaCluster::new_from_config(&config).await.map_err(unusable)?;
+        let leases = LeaseOffice::default();
+        let lending = Lending::new(cluster.cluster_state(), leases.clone());
+        let cluster = BallistaCluster::new(Arc::new(lending), cluster.job_state());
         let server = create_scheduler(cluster, config).await.map_err(unusable)?;
-        Ok(Scheduler { server })
+        Ok(Scheduler { server, leases })
+    }
+
+    /// Who works for which gang.
+    pub fn leases(&self) -> &LeaseOffice {
+        &self.leases
     }
 
     /// The services that drivers and executors call.

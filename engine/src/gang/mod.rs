@@ -7,10 +7,27 @@
 
 use std::ops::Range;
 
+mod control;
+mod conversation;
+mod frame;
+mod greeting;
+mod lease;
 pub mod local;
+mod office;
+mod remote;
+mod renewal;
+mod service;
+#[cfg(test)]
+mod simulated;
+mod supervision;
 pub mod task;
+mod tcp;
 mod threads;
 
+pub use lease::{LeaseAnswer, LeaseRequest, Leases, Member};
+pub use office::LeaseOffice;
+pub(crate) use remote::ClusterGangs;
+pub(crate) use service::{GangService, ServiceSettings};
 pub use task::{Ended, GangEvent, GangOrder, GangTask, Gangs, Seat};
 pub use threads::ThreadGangs;
 

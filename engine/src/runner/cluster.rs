@@ -22,6 +22,7 @@ use super::local::{execute, rows_to_scan};
 use super::{Execution, Gather, Gauge, Reading, Runner};
 use crate::cluster::{ClusterClient, Environment, Submission, for_cluster, is_portable, plan_for_tasks};
 use crate::error::{Error, Result};
+use crate::gang::{ClusterGangs, Gangs};
 use crate::session::Session;
 
 /// How often the scheduler is asked how far a plan is.
@@ -64,6 +65,10 @@ impl Runner for ClusterRunner {
 
     fn configure(&self, config: SessionConfig) -> SessionConfig {
         for_cluster(config)
+    }
+
+    fn gangs(&self) -> Option<Arc<dyn Gangs>> {
+        Some(Arc::new(ClusterGangs::new(self.client.clone())))
     }
 
     async fn run(&self, session: &Session, plan: LogicalPlan, gather: Gather) -> Result<Execution> {
