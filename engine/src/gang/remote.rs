@@ -83,7 +83,7 @@ impl Gangs for ClusterGangs {
             let mut generation = Generation::begin(&begin, &body);
             let verdict = tokio::select! {
                 verdict = generation.run(&mut supervision, watch) => verdict,
-                error = renewal.lost(begin.generation) => return Err(error),
+                error = renewal.lost(begin.generation, &members) => return Err(error),
                 () = cancel.cancelled() => {
                     generation.halt(&GangError::Cancelled);
                     let _ = timeout(CANCEL_WAIT, generation.run(&mut supervision, &|_| {})).await;

@@ -82,13 +82,12 @@ impl Renewal {
         }
     }
 
-    /// Ends when the lease of this generation does.
-    pub(super) async fn lost(&mut self, generation: u32) -> Error {
+    /// Ends when these workers do not work for this generation any more.
+    pub(super) async fn lost(&mut self, generation: u32, members: &[Member]) -> Error {
         loop {
             match self.heard.borrow_and_update().clone() {
                 Heard::Lost(cause) => return Error::Cluster(cause),
-                Heard::Answer(answer) if !matches!(answer.as_ref(), LeaseAnswer::Granted { generation: granted, .. } if *granted == generation) =>
-                {
+                Heard::Answer(answer) if !is_lease_of(&answer, generation, members) => {
                     let address = self.client.address();
                     return Error::Cluster(format!(
                         "the scheduler at {address} has forgotten the run: it was started again"
@@ -103,10 +102,15 @@ impl Renewal {
     }
 }
 
+fn is_lease_of(answer: &LeaseAnswer, generation: u32, members: &[Member]) -> bool {
+    let LeaseAnswer::Granted { generation: granted, members: held } = answer else { return false };
+    *granted == generation && held.iter().map(|member| &member.id).eq(members.iter().map(|member| &member.id))
+}
+
 fn short(least: usize, have: usize) -> Error {
     let workers = if least == 1 { "worker" } else { "workers" };
-    Error::invalid(format!("training needs {least} {workers}, the cluster has {have}"))
-        .with_hint("start more executors, or ask for fewer with NUM_WORKERS")
+    Error::invalid(format!("a gang of at least {least} {workers} is wanted, the cluster has {have}"))
+        .with_hint("start more executors, or ask for fewer workers")
 }
 
 impl Drop for Renewal {
