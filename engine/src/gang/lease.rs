@@ -3,7 +3,8 @@
 //! yet keeps all later ones waiting; otherwise one that needs many would never have its turn.
 //!
 //! Both sides say every second that they are there: an executor by its [`Member`], a run by repeating its
-//! [`LeaseRequest`]. Whoever is silent for [`SILENCE`] is gone, and what it held is free. The clock is an argument.
+//! [`LeaseRequest`]. Whoever is silent for [`SILENCE`] is gone, and what it held is free; an executor that a run has lost
+//! is gone until it is heard again. The clock is an argument.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -44,7 +45,8 @@ pub struct LeaseRequest {
     pub most: usize,
     /// How long to wait while fewer than `least` live.
     pub wait_ms: u64,
-    /// Incarnations that are taken only when there are no others.
+    /// Incarnations that the run has lost or blames: they are taken only when there are no others, and not before they
+    /// are heard again.
     #[serde(default)]
     pub avoid: Vec<String>,
 }
@@ -86,6 +88,8 @@ pub struct Leases {
 struct Known {
     member: Member,
     seen: Duration,
+    /// A run has lost it, and it has not been heard since.
+    is_doubted: bool,
 }
 
 #[derive(Debug)]
@@ -102,13 +106,18 @@ struct Run {
 impl Leases {
     /// An executor says that it is there.
     pub fn heartbeat(&mut self, member: Member, now: Duration) {
-        self.members.insert(member.id.clone(), Known { member, seen: now });
+        self.members.insert(member.id.clone(), Known { member, seen: now, is_doubted: false });
         self.settle(now);
     }
 
     /// A run asks, or asks again.
     pub fn ask(&mut self, request: LeaseRequest, now: Duration) -> LeaseAnswer {
         let name = request.run.clone();
+        let is_new = |run: &Run| run.request.run == name && run.request.generation == request.generation;
+        if !self.runs.iter().any(is_new) {
+            let doubted = self.members.values_mut().filter(|known| request.avoid.contains(&known.member.incarnation));
+            doubted.for_each(|known| known.is_doubted = true);
+        }
         match self.runs.iter_mut().find(|run| run.request.run == name) {
             None => self.runs.push(Run { request, renewed: now, short_since: None, granted: false, held: Vec::new() }),
             Some(run) => {
@@ -143,7 +152,8 @@ impl Leases {
     }
 
     fn living(&self) -> impl Iterator<Item = &Member> {
-        self.members.values().map(|known| &known.member).filter(|member| !member.leaving)
+        let takes_ranks = |known: &&Known| !known.member.leaving && !known.is_doubted;
+        self.members.values().filter(takes_ranks).map(|known| &known.member)
     }
 
     /// Forgets who is gone, then serves runs in order until one cannot be.
@@ -357,7 +367,15 @@ mod tests {
         run = LeaseRequest { generation: 2, least: 1, avoid: vec!["a-1".into()], ..run };
         assert_eq!(office.ask(&run), "2: b");
         run = LeaseRequest { generation: 3, avoid: vec!["a-1".into(), "b-1".into()], ..run };
-        assert_eq!(office.ask(&run), "3: a");
+        assert_eq!(office.ask(&run), "0 ahead, have 0", "they may be dead");
+        office.pass(1);
+        assert_eq!(office.ask(&run), "3: a", "better than none");
+        // One that is dead is not asked again, although its last heartbeat is not old.
+        office.members = vec!["b"];
+        run = LeaseRequest { generation: 4, avoid: vec!["a-1".into()], ..run };
+        assert_eq!(office.ask(&run), "4: b");
+        run = LeaseRequest { generation: 5, avoid: Vec::new(), ..run };
+        assert_eq!(office.ask(&run), "5: b");
     }
 
     #[test]

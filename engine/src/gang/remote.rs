@@ -31,6 +31,8 @@ const CONNECT: Duration = Duration::from_secs(3);
 const HALT_WAIT: Duration = Duration::from_secs(120);
 /// How long a run that was cancelled waits for its ranks.
 const CANCEL_WAIT: Duration = Duration::from_secs(10);
+/// How long a run that has lost its last worker waits for another at least: one that was started again needs a moment.
+const REPLACEMENT_WAIT_MS: u64 = 20_000;
 /// What ranks say that waits for the coordinator.
 const HEARD: usize = 256;
 
@@ -98,6 +100,7 @@ impl Gangs for ClusterGangs {
                     request.avoid = supervision.avoid();
                     request.generation = supervision.next();
                     request.least = 1;
+                    request.wait_ms = request.wait_ms.max(REPLACEMENT_WAIT_MS);
                 }
             }
         }
