@@ -22,3 +22,4 @@ mod faults;
 mod cluster;
 mod deploy;
 mod gang;
+mod training;
