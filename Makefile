@@ -37,5 +37,5 @@ check: lint-setup ## format, lints
 test: check ## format, lints, then every test
 	cargo test --workspace --locked --no-fail-fast $(FEATURES)
 
-bench: setup ## the benches behind the figures in benches/README.md
-	cargo bench --locked $(FEATURES)
+bench: build ## ours and every peer that is installed, in turn: one table of ratios (benches/README.md)
+	benches/all.sh

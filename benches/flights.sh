@@ -33,5 +33,6 @@ for round in $(seq "$rounds"); do
     grep -h ' auc ' "$work/log" || true
   done
 done
+[ -z "${RESULTS:-}" ] || sed 's/^/late_flights.sql\tseconds\t/; s/ /\t/' "$work/times" >>"$RESULTS"
 awk '{ if (!($1 in best) || $2 < best[$1]) best[$1] = $2 }
      END { for (peer in best) printf "best %-10s %7.2f s  %5.1fx\n", peer, best[peer], best[peer] / best["gristmill"] }' "$work/times"

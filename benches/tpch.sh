@@ -29,5 +29,6 @@ for _ in $(seq "$rounds"); do
     join <(sort "$work/ours") <(sort "$work/$peer") | awk '/^q/ { printf "%s %.1fx\n", $1, $2 / $4 }' | sort -t' ' -k2 -rn | head -3
   done
 done
+[ -z "${RESULTS:-}" ] || sed "s/^/22 queries, scale $scale\tseconds\t/; s/\(.*\) /\1\t/" "$work/times" >>"$RESULTS"
 awk '{ if (!($1 in best) || $2 < best[$1]) best[$1] = $2 }
      END { for (peer in best) printf "best total %-10s %7.2f s  %5.2fx of ours\n", peer, best[peer], best[peer] / best["gristmill"] }' "$work/times"

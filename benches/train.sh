@@ -10,11 +10,17 @@ shift || true
 peers=("${@:-torch}")
 python=${PYTHON:-python3}
 cargo bench -q --no-run --bench train_step
+# keep CASE TOOL: shows a line and notes its figure.
+keep() {
+  local line
+  line=$(grep 'samples/s') && echo "$line"
+  [ -z "${RESULTS:-}" ] || printf 'training, %s\tsamples/s\t%s\t%s\n' "$1" "$2" "$(grep -oE 'best +[0-9,]+' <<<"$line" | tr -dc 0-9)" >>"$RESULTS"
+}
 for _ in $(seq "$rounds"); do
   for case in founding large; do
-    cargo bench -q --bench train_step -- "$case" "$(nproc)"
+    cargo bench -q --bench train_step -- "$case" "$(nproc)" | keep "$case" gristmill
     for peer in "${peers[@]}"; do
-      "$python" benches/peers/train.py "$peer" "$case"
+      "$python" benches/peers/train.py "$peer" "$case" | keep "$case" "$peer"
     done
   done
 done
