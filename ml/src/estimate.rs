@@ -34,7 +34,7 @@ pub(crate) struct Trained {
     pub(crate) notes: Vec<String>,
 }
 
-/// Trains, in this process or by the workers of the session's cluster; blocks the thread.
+/// Trains, in this process or by the workers of a cluster; blocks the thread.
 pub(crate) fn train(
     session: &Session,
     spec: &CheckedSpec,
@@ -42,12 +42,12 @@ pub(crate) fn train(
     rows: &Sharded,
     kernel: &ChosenKernel,
     checkpoints: &Checkpoints,
+    elsewhere: Option<&distributed::Place<'_>>,
     curve: &Curve,
     job: &JobContext,
 ) -> Result<Trained> {
     let workers = spec.workers.unwrap_or_else(|| session.threads());
     let classes = labels.classes().map_or(0, <[String]>::len);
-    let elsewhere = distributed::Place::of(session, spec, rows, kernel, checkpoints, job)?;
     match &spec.estimator {
         Estimator::Network(settings) => {
             let mut plan = network_plan(spec, settings, rows, classes, workers, kernel);

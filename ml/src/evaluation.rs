@@ -1,14 +1,16 @@
-//! What a fresh model is worth: labels and scores of the held-out rows, kept with the model, and their metrics.
+//! What a fresh model is worth: labels and scores of the held-out rows, kept with the model, and their metrics. Whoever
+//! scores the rows, this process or the workers that have trained, the metrics are exact and the same.
 
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use engine::Result;
 use engine::extension::JobContext;
-use engine::{Error, Result};
 use serde_json::{Value, json};
 
-use crate::metric::{ClassificationMetrics, RegressionMetrics};
+use crate::distributed;
+use crate::measure::Measure;
 use crate::model::Predictor;
 use crate::relation::{score_arrays, score_fields};
 use crate::shards::ShardSet;
@@ -22,88 +24,60 @@ pub(crate) struct HeldOut {
     pub(crate) metrics: Value,
 }
 
+/// Scores and metrics.
+pub(crate) struct Scored {
+    /// Of each shard of the rows that are kept, block after block.
+    pub(crate) scores: Vec<Vec<f64>>,
+    pub(crate) kept: Measure,
+    /// Of the test rows, where there are any.
+    pub(crate) test: Option<Measure>,
+}
+
+/// The rows that evaluate: the training rows when none were held out.
+pub(crate) fn kept_rows(rows: &Sharded) -> &dyn ShardSet {
+    rows.eval.as_deref().unwrap_or(rows.train.as_ref())
+}
+
 /// Scores the evaluation rows (the training rows when none were held out), and measures the test rows.
-pub(crate) fn held_out(predictor: &Predictor, rows: &Sharded, job: &JobContext) -> Result<HeldOut> {
-    let (of, set) = match &rows.eval {
-        Some(eval) => ("evaluation", eval),
-        None => ("training", &rows.train),
+pub(crate) fn held_out(
+    predictor: &Predictor,
+    weights: &[u8],
+    rows: &Sharded,
+    elsewhere: Option<&distributed::Place<'_>>,
+    job: &JobContext,
+) -> Result<HeldOut> {
+    let Scored { mut scores, kept, test } = match elsewhere {
+        Some(place) => place.score(predictor, weights)?,
+        None => score(predictor, rows, job)?,
     };
+    let (of, set) = (if rows.eval.is_some() { "evaluation" } else { "training" }, kept_rows(rows));
     let schema = Arc::new(Schema::new(score_fields(predictor.shape())));
     let mut batches = Vec::new();
-    let (count, metrics) = measure(predictor, set.as_ref(), job, |labels, scores| {
-        let columns = score_arrays(predictor, labels, scores)?;
-        batches.push(RecordBatch::try_new(schema.clone(), columns).map_err(datafusion::error::DataFusionError::from)?);
-        Ok(())
-    })?;
-    let mut metrics = json!({ "of": of, "rows": count, "metrics": metrics });
-    if let Some(test) = &rows.test {
-        let (count, test) = measure(predictor, test.as_ref(), job, |_, _| Ok(()))?;
-        metrics["test"] = json!({ "rows": count, "metrics": test });
+    for (shard, scores) in scores.iter_mut().enumerate() {
+        for index in 0..set.blocks(shard) {
+            let block = set.block(shard, index)?;
+            let later = scores.split_off(block.rows * predictor.score_width());
+            let columns = score_arrays(predictor, &block.labels, std::mem::replace(scores, later))?;
+            let batch = RecordBatch::try_new(schema.clone(), columns);
+            batches.push(batch.map_err(datafusion::error::DataFusionError::from)?);
+        }
+    }
+    let mut metrics = json!({ "of": of, "rows": set.total_rows(), "metrics": kept.finish() });
+    if let (Some(test), Some(set)) = (test, &rows.test) {
+        metrics["test"] = json!({ "rows": set.total_rows(), "metrics": test.finish() });
     }
     Ok(HeldOut { schema, batches, metrics })
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one value a model, never a collection of them")]
-enum Measure {
-    Classes(ClassificationMetrics),
-    Numbers(RegressionMetrics),
-}
-
-fn measure(
-    predictor: &Predictor,
-    set: &dyn ShardSet,
-    job: &JobContext,
-    mut keep: impl FnMut(&[f32], Vec<f64>) -> Result<()>,
-) -> Result<(usize, Value)> {
-    let mut measure = match predictor.shape().classes.as_ref() {
-        Some(classes) => Measure::Classes(ClassificationMetrics::new(classes.len())),
-        None => Measure::Numbers(RegressionMetrics::new()),
+fn score(predictor: &Predictor, rows: &Sharded, job: &JobContext) -> Result<Scored> {
+    let classes = predictor.shape().classes.as_ref().map(|classes| classes.len());
+    let all = |set: &dyn ShardSet| -> Result<(Vec<Vec<f64>>, Measure)> {
+        let mut measure = Measure::new(classes);
+        let (trained, kernel) = (predictor.trained(), predictor.kernel());
+        let scores = (0..set.shards()).map(|shard| measure.add_shard(trained, kernel, set, shard, &job.cancel));
+        Ok((scores.collect::<Result<_>>()?, measure))
     };
-    let mut count = 0;
-    for shard in 0..set.shards() {
-        for index in 0..set.blocks(shard) {
-            if job.cancel.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            let block = set.block(shard, index)?;
-            count += block.rows;
-            let scores = predictor.block_scores(&block);
-            match &mut measure {
-                Measure::Classes(metrics) => {
-                    let classes: Vec<usize> = block.labels.iter().map(|class| *class as usize).collect();
-                    metrics.update(&classes, &scores)?;
-                }
-                Measure::Numbers(metrics) => {
-                    let labels: Vec<f64> = block.labels.iter().map(|y| f64::from(*y)).collect();
-                    metrics.update(&labels, &scores)?;
-                }
-            }
-            keep(&block.labels, scores)?;
-        }
-    }
-    let metrics = match measure {
-        Measure::Classes(mut metrics) => match metrics.finish(0.5) {
-            Some(report) => json!({
-                "precision": report.precision,
-                "recall": report.recall,
-                "accuracy": report.accuracy,
-                "f1_score": report.f1_score,
-                "log_loss": report.log_loss,
-                "roc_auc": report.roc_auc,
-            }),
-            None => Value::Null,
-        },
-        Measure::Numbers(mut metrics) => match metrics.finish() {
-            Some(report) => json!({
-                "mean_absolute_error": report.mean_absolute_error,
-                "mean_squared_error": report.mean_squared_error,
-                "mean_squared_log_error": report.mean_squared_log_error,
-                "median_absolute_error": report.median_absolute_error,
-                "r2_score": report.r2_score,
-                "explained_variance": report.explained_variance,
-            }),
-            None => Value::Null,
-        },
-    };
-    Ok((count, metrics))
+    let (scores, kept) = all(kept_rows(rows))?;
+    let test = rows.test.as_deref().map(|test| all(test).map(|(_, measure)| measure)).transpose()?;
+    Ok(Scored { scores, kept, test })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use engine::Extension;
 use engine::extension::Setting;
 
-use crate::distributed::TrainTask;
+use crate::distributed;
 use crate::relation::{self, ModelNames, ModelRelations};
 use crate::statement::ModelStatements;
 use crate::{function, metric, registry, spec, statistics, transform};
@@ -43,7 +43,7 @@ pub fn extension() -> Extension {
         statements: vec![Arc::new(ModelStatements)],
         rewrites: vec![Arc::new(ModelNames)],
         settings: SETTINGS.to_vec(),
-        gang_tasks: vec![Arc::new(TrainTask)],
+        gang_tasks: distributed::tasks(),
         worker: Some(registry::serve_from),
     }
 }

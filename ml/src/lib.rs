@@ -63,6 +63,7 @@ mod estimate;
 mod evaluation;
 mod extension;
 mod live;
+mod measure;
 mod relation;
 mod training;
 

@@ -16,6 +16,7 @@ use engine::{Error, Result, Session};
 use serde_json::json;
 
 use crate::checkpoint::Checkpoints;
+use crate::distributed;
 use crate::estimate::{self, Trained};
 use crate::evaluation;
 use crate::kernel::{self, ChosenKernel};
@@ -321,27 +322,36 @@ async fn make(
                 counts.eval, counts.test
             )));
         }
-        let Trained { trained, history, notes } =
-            estimate::train(&session, &spec, &labels, &sharded, &kernel, &checkpoints, &curve, &job)?;
-        for note in notes {
-            job.emit(Event::Note(note));
+        let elsewhere = distributed::Place::of(&session, &spec, &sharded, &kernel, &checkpoints, &job)?;
+        let trained = (|| {
+            let place = elsewhere.as_ref();
+            let Trained { trained, history, notes } =
+                estimate::train(&session, &spec, &labels, &sharded, &kernel, &checkpoints, place, &curve, &job)?;
+            for note in notes {
+                job.emit(Event::Note(note));
+            }
+            let record = ModelRecord {
+                format: files::FORMAT,
+                label: labels,
+                inputs: frozen.feature_inputs().cloned().collect(),
+                trained: trained.shape(),
+                rows: counts,
+                kernel: kernel.kernel.name().to_string(),
+                kernel_fingerprint: kernel.fingerprint.clone(),
+                lineage,
+                spec,
+            };
+            let weights = trained.to_safetensors()?;
+            let predictor = Predictor::new(record, frozen, trained, kernel.kernel)?;
+            let held_out = evaluation::held_out(&predictor, &weights, &sharded, place, &job)?;
+            Ok::<_, Error>((predictor, history, weights, held_out))
+        })();
+        if let Some(place) = elsewhere {
+            place.close();
         }
-        let record = ModelRecord {
-            format: files::FORMAT,
-            label: labels,
-            inputs: frozen.feature_inputs().cloned().collect(),
-            trained: trained.shape(),
-            rows: counts,
-            kernel: kernel.kernel.name().to_string(),
-            kernel_fingerprint: kernel.fingerprint.clone(),
-            lineage,
-            spec,
-        };
-        let weights_file = trained.to_safetensors()?;
-        let predictor = Predictor::new(record, frozen, trained, kernel.kernel)?;
-        let held_out = evaluation::held_out(&predictor, &sharded, &job)?;
+        let (predictor, history, weights, held_out) = trained?;
         let list: Vec<(&str, Vec<u8>)> = vec![
-            (files::WEIGHTS, weights_file),
+            (files::WEIGHTS, weights),
             (files::MODEL, files::to_json(&predictor.record)?),
             (files::TRANSFORM, predictor.transform.to_json()?.into_bytes()),
             (files::METRICS, files::to_json(&held_out.metrics)?),

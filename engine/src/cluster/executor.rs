@@ -24,6 +24,8 @@ const SCHEDULER_WAIT: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often the scheduler hears that this executor takes ranks.
 const MEMBER_BEAT: Duration = Duration::from_secs(1);
+/// How long one of these messages may take: a scheduler that is busy answers late.
+const MEMBER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an executor that is told to end waits for its ranks.
 const DRAIN_WAIT: Duration = Duration::from_secs(60);
 
@@ -110,7 +112,7 @@ impl Membership {
             }
             self.member.leaving = self.service.is_leaving();
             let (http, url) = client.http("gangs/members");
-            let request = http.post(url).timeout(MEMBER_BEAT).json(&self.member);
+            let request = http.post(url).timeout(MEMBER_TIMEOUT).json(&self.member);
             if let Err(error) = client.checked(request).await {
                 tracing::debug!(%error, "the scheduler does not hear that this executor takes ranks");
             }

@@ -14,7 +14,7 @@ use super::tcp::Halt;
 use super::{GangError, Rank};
 
 /// How long the ranks of a generation may take to find each other.
-const FORM_WAIT: Duration = Duration::from_secs(10);
+const FORM_WAIT: Duration = Duration::from_secs(30);
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(3);
 /// How often a rank that waits looks whether it still should.
@@ -285,4 +285,96 @@ fn read_text(stream: &mut TcpStream, head: &Head) -> io::Result<String> {
     let mut text = vec![0; length];
     stream.read_exact(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// A process that takes calls, and where it is.
+    fn lobby() -> (Arc<Lobby>, (String, u16)) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = ("127.0.0.1".to_string(), listener.local_addr().unwrap().port());
+        let lobby = Arc::new(Lobby::default());
+        let taking = Arc::clone(&lobby);
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let taking = Arc::clone(&taking);
+                std::thread::spawn(move || {
+                    let mut first = [0; 4];
+                    stream.read_exact(&mut first).and_then(|()| taking.bring(stream, first))
+                });
+            }
+        });
+        (lobby, place)
+    }
+
+    /// Lets ranks meet, each in a process of its own, with these fingerprints.
+    fn gathering(generation: u32, fingerprints: &[&str]) -> Vec<Result<usize, Unseated>> {
+        let world = fingerprints.len();
+        let lobbies: Vec<_> = (0..world).map(|_| lobby()).collect();
+        let places: Vec<_> = lobbies.iter().map(|(_, place)| place.clone()).collect();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..world)
+                .map(|rank| {
+                    let (lobby, places, fingerprint) = (&lobbies[rank].0, &places, fingerprints[rank]);
+                    scope.spawn(move || {
+                        let identity = Identity { run: 3, generation, rank, world };
+                        let calls = lobby.open(identity.run, generation, world).unwrap();
+                        let streams = meet(identity, places, fingerprint, &calls, &Halt::default());
+                        lobby.close(identity.run, generation);
+                        streams.map(|streams| streams.iter().flatten().count())
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn all_ranks_find_each_other() {
+        for world in [1, 2, 5] {
+            let connections: Vec<usize> =
+                gathering(1, &vec!["native"; world]).into_iter().map(|met| met.unwrap()).collect();
+            assert_eq!(connections, vec![world - 1; world]);
+        }
+    }
+
+    #[test]
+    fn ranks_that_would_compute_other_numbers_refuse_each_other_and_say_why() {
+        let met = gathering(1, &["native", "blas"]);
+        let told = "workers 0 and 1 would not compute the same numbers: `native` here, `blas` there";
+        assert!(matches!(&met[0], Err(Unseated::Differ(text)) if text == told), "{met:?}");
+        let is_told = |error: &GangError| matches!(error, GangError::PeerFailed { rank: 0, cause } if cause == told);
+        assert!(matches!(&met[1], Err(Unseated::Gang(error)) if is_told(error)), "{met:?}");
+    }
+
+    #[test]
+    fn a_generation_that_is_over_is_refused() {
+        let (lobby, place) = lobby();
+        let _calls = lobby.open(3, 2, 2).unwrap();
+        assert_eq!(lobby.open(3, 2, 2).err(), Some(2));
+        assert_eq!(lobby.open(3, 1, 2).err(), Some(2));
+        let late = Identity { run: 3, generation: 1, rank: 1, world: 2 };
+        let (_send, calls) = sync_channel(1);
+        let met = meet(late, &[place.clone(), place], "", &calls, &Halt::default());
+        let Err(Unseated::Gang(error)) = met else { panic!("{met:?}") };
+        assert_eq!(error.to_string(), "worker 0 is refused: generation 1 is over, this is generation 2");
+    }
+
+    #[test]
+    fn a_rank_that_waits_for_others_can_be_halted() {
+        let (_lobby, place) = lobby();
+        for rank in [0, 1] {
+            let halt = Halt::default();
+            halt.halt(GangError::Cancelled);
+            let (_send, calls) = sync_channel(2);
+            let identity = Identity { run: 3, generation: 1, rank, world: 2 };
+            let met = meet(identity, &[place.clone(), place.clone()], "", &calls, &halt);
+            assert!(matches!(met, Err(Unseated::Gang(GangError::Cancelled))), "{met:?}");
+        }
+    }
 }

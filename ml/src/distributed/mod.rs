@@ -1,37 +1,50 @@
 //! Training by the workers of a cluster: the shards go to files that all of them see, the order to each of them; what comes
-//! back is read from a file that rank 0 has left. What a rank does is [`worker`]'s, what is heard of it [`watch`]'s; the
-//! arithmetic is that of one process, and so are the bytes.
+//! back is read from files that they have left. What a rank does is [`worker`]'s and [`score`]'s, what is heard of it
+//! [`watch`]'s; the arithmetic is that of one process, and so are the bytes.
 
 mod order;
+mod score;
 mod watch;
 mod worker;
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use engine::events::Event;
 use engine::extension::JobContext;
-use engine::gang::GangOrder;
+use engine::gang::{GangOrder, GangTask};
 use engine::{Error, Result, Session};
-use storage::{Location, Scheme, Workspace, sha256_hex};
+use storage::{Scheme, Workspace, sha256_hex};
 use tokio::runtime::Handle;
 
 use order::{Done, DoneCurve, NamedKernel, NetworkWork, Order, Report, Work, decode, encode};
+use score::{NamedFile, ScoreOrder, ScoreTask, ScoredPart, scores_of};
 use watch::Watch;
+use worker::TrainTask;
 
 use crate::checkpoint::Checkpoints;
+use crate::evaluation::{Scored, kept_rows};
 use crate::kernel::ChosenKernel;
 use crate::linear::{LinearFit, LinearObserver, LinearPlan};
-use crate::materialize;
+use crate::materialize::{self, StoredSet};
+use crate::measure::Measure;
+use crate::model::Predictor;
 use crate::model::estimator::{Trained, TrainedShape};
+use crate::shards::ShardSet;
 use crate::spec::CheckedSpec;
 use crate::train::{self, TrainObserver, TrainPlan, TrainedNetwork};
 use crate::training::Sharded;
 
-pub(crate) use worker::TrainTask;
-
 /// Seconds to wait for workers, unless `ml.worker_wait_seconds` says otherwise.
 const WAIT_SECONDS: u64 = 60;
 
-/// Where a model is trained when it is not in this process.
+/// What the ranks of gangs can do.
+pub(crate) fn tasks() -> Vec<Arc<dyn GangTask>> {
+    vec![Arc::new(TrainTask), Arc::new(ScoreTask)]
+}
+
+/// Where a model is trained and scored when it is not in this process: the workers, and a workspace that all of them see.
 pub(crate) struct Place<'a> {
     session: &'a Session,
     rows: &'a Sharded,
@@ -41,10 +54,14 @@ pub(crate) struct Place<'a> {
     /// As the option NUM_WORKERS says.
     workers: Option<usize>,
     wait: Duration,
+    runtime: Handle,
+    space: Workspace,
+    /// Parts whose shards are in the workspace.
+    stored: Mutex<BTreeMap<&'static str, StoredSet>>,
 }
 
 impl<'a> Place<'a> {
-    /// The cluster of the session, if it has one that can see the session's warehouse.
+    /// The cluster of the session, if it has one that can see the session's warehouse. To be closed in the end.
     pub(crate) fn of(
         session: &'a Session,
         spec: &CheckedSpec,
@@ -63,7 +80,57 @@ impl<'a> Place<'a> {
             return Ok(None);
         }
         let wait = Duration::from_secs(wait);
-        Ok(Some(Place { session, rows, kernel, checkpoints, job, workers: spec.workers, wait }))
+        let runtime = Handle::current();
+        let board = session.warehouse().join("_shards").as_directory();
+        let space = runtime.block_on(Workspace::open(session.stores(), &board))?;
+        let (workers, stored) = (spec.workers, Mutex::default());
+        Ok(Some(Place { session, rows, kernel, checkpoints, job, workers, wait, runtime, space, stored }))
+    }
+
+    /// Removes the workspace.
+    pub(crate) fn close(self) {
+        let at = self.space.location().clone();
+        if let Err(error) = self.runtime.block_on(self.space.remove()) {
+            tracing::warn!("cannot remove the shards of a training run in {at}: {error}");
+        }
+    }
+
+    /// Where the shards of a part are; writes them the first time.
+    fn stored(&self, part: &'static str, set: &dyn ShardSet) -> Result<StoredSet> {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = stored.get(part) {
+            return Ok(known.clone());
+        }
+        let threads = self.session.threads();
+        let written = materialize::store(set, part, &self.space, &self.runtime, threads, &self.job.cancel)?;
+        stored.insert(part, written.clone());
+        Ok(written)
+    }
+
+    /// Runs a task on as many workers as have work, at most `most`; gives what rank 0 gave.
+    fn run(
+        &self,
+        task: &str,
+        order: Vec<u8>,
+        most: usize,
+        unit: &'static str,
+        hear: &(dyn Fn(Report) + Send + Sync),
+    ) -> Result<Vec<u8>> {
+        let workers = match self.workers {
+            None => 1..=most,
+            Some(wanted) => wanted.min(most)..=wanted.min(most),
+        };
+        let order = GangOrder { task: task.into(), order, workers, wait: self.wait };
+        let watch = Watch::new(self.job, unit, hear);
+        self.runtime.block_on(self.session.gangs().run(order, &self.job.cancel, &|event| watch.event(event)))
+    }
+
+    /// The bytes of a file that a worker has left.
+    fn read(&self, file: &NamedFile) -> Result<Vec<u8>> {
+        let at = self.space.location().as_directory().join(&file.name);
+        let bytes = self.runtime.block_on(self.session.stores().get(&at))?;
+        file.check(&at, &bytes)?;
+        Ok(bytes.to_vec())
     }
 
     /// As [`train::train`].
@@ -111,59 +178,57 @@ impl<'a> Place<'a> {
         unit: &'static str,
         hear: &(dyn Fn(Report) + Send + Sync),
     ) -> Result<(Trained, DoneCurve)> {
-        let runtime = Handle::current();
-        let board = self.session.warehouse().join("_shards").as_directory();
-        let space = runtime.block_on(Workspace::open(self.session.stores(), &board))?;
-        let trained = self.train_in(&space, work, shape, most, unit, hear, &runtime);
-        if let Err(error) = runtime.block_on(space.remove()) {
-            tracing::warn!("cannot remove the shards of a training run in {board}: {error}");
-        }
-        trained
-    }
-
-    fn train_in(
-        &self,
-        space: &Workspace,
-        work: Work,
-        shape: &TrainedShape,
-        most: usize,
-        unit: &'static str,
-        hear: &(dyn Fn(Report) + Send + Sync),
-        runtime: &Handle,
-    ) -> Result<(Trained, DoneCurve)> {
-        let store = |part: &str, set: &dyn crate::shards::ShardSet| {
-            materialize::store(set, part, space, runtime, self.session.threads(), &self.job.cancel)
-        };
         let order = Order {
             work,
             kernel: NamedKernel::of(self.kernel),
-            train: store("train", self.rows.train.as_ref())?,
-            eval: self.rows.eval.as_deref().map(|eval| store("eval", eval)).transpose()?,
+            train: self.stored("train", self.rows.train.as_ref())?,
+            eval: self.rows.eval.as_deref().map(|eval| self.stored("eval", eval)).transpose()?,
             checkpoint: self.checkpoints.keeping(),
-            place: space.location().to_string(),
+            place: self.space.location().to_string(),
         };
-        let workers = match self.workers {
-            None => 1..=most,
-            Some(wanted) if wanted > most => {
-                let note = format!("NUM_WORKERS = {wanted}: {most} have work, each needs at least one part of a batch");
-                self.job.emit(engine::events::Event::Note(note));
-                most..=most
-            }
-            Some(wanted) => wanted..=wanted,
-        };
-        let order = GangOrder { task: worker::NAME.into(), order: encode(&order), workers, wait: self.wait };
-        let watch = Watch::new(self.job, unit, hear);
-        let hear = |event| watch.event(event);
-        let done = runtime.block_on(self.session.gangs().run(order, &self.job.cancel, &hear))?;
-        let done: Done = decode(&done, "the workers' result")?;
-        let at = Location::parse(&space.location().to_string())?.as_directory().join(&done.file);
-        let bytes = runtime.block_on(self.session.stores().get(&at))?;
-        let got = sha256_hex(&bytes);
-        if got != done.sha256 {
-            let reason = format!("is damaged: its SHA-256 is {got}, {} was written", done.sha256);
-            return Err(storage::Error::Damaged { location: at.to_string(), reason }.into());
+        if let Some(wanted) = self.workers.filter(|wanted| *wanted > most) {
+            let note = format!("NUM_WORKERS = {wanted}, but only {most} can have a part of each batch");
+            self.job.emit(Event::Note(note));
         }
-        Ok((Trained::from_safetensors(shape, &bytes)?, done.curve))
+        let done = self.run(worker::NAME, encode(&order), most, unit, hear)?;
+        let done: Done = decode(&done, "the workers' result")?;
+        Ok((Trained::from_safetensors(shape, &self.read(&done.file)?)?, done.curve))
+    }
+
+    /// Scores the held-out rows by a model whose tensors are `weights`.
+    pub(crate) fn score(&self, predictor: &Predictor, weights: &[u8]) -> Result<Scored> {
+        let kept = kept_rows(self.rows);
+        let file = NamedFile { name: "model.safetensors".into(), sha256: sha256_hex(weights) };
+        self.runtime.block_on(self.space.put(&file.name, weights.to_vec().into()))?;
+        let classes = predictor.shape().classes.as_ref().map(|classes| classes.len());
+        let order = ScoreOrder {
+            kernel: NamedKernel::of(self.kernel),
+            shape: predictor.trained().shape(),
+            file,
+            classes,
+            kept: self.stored(if self.rows.eval.is_some() { "eval" } else { "train" }, kept)?,
+            test: self.rows.test.as_deref().map(|test| self.stored("test", test)).transpose()?,
+            place: self.space.location().to_string(),
+        };
+        let parts = self.run(score::NAME, encode(&order), kept.shards(), "step", &|_| {})?;
+        let parts: Vec<ScoredPart> = decode(&parts, "the workers' scores")?;
+        let mut scores = vec![Vec::new(); kept.shards()];
+        let mut all = Measure::new(classes);
+        let mut test = self.rows.test.as_ref().map(|_| Measure::new(classes));
+        for part in parts {
+            for (shard, file) in &part.scores {
+                scores[*shard] = scores_of(&self.read(file)?)?;
+            }
+            all.merge(&Measure::read(classes, &part.kept)?)?;
+            if let (Some(test), Some(more)) = (&mut test, &part.test) {
+                test.merge(&Measure::read(classes, more)?)?;
+            }
+        }
+        let complete = |(shard, scores): (usize, &Vec<f64>)| scores.len() == kept.rows(shard) * predictor.score_width();
+        if !scores.iter().enumerate().all(complete) {
+            return Err(Error::invalid("the workers have not scored every row"));
+        }
+        Ok(Scored { scores, kept: all, test })
     }
 }
 

@@ -4,6 +4,7 @@ use engine::gang::Rank;
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use super::score::NamedFile;
 use crate::checkpoint::Keeping;
 use crate::kernel::{self, ChosenKernel, KernelChoice};
 use crate::linear::{Iteration, LinearPlan};
@@ -132,9 +133,7 @@ pub(super) enum Report {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Done {
     /// In the order's place.
-    pub(super) file: String,
-    /// Of that file.
-    pub(super) sha256: String,
+    pub(super) file: NamedFile,
     pub(super) curve: DoneCurve,
 }
 

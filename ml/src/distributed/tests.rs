@@ -14,7 +14,6 @@ use engine::{Options, Result, RunSettings, Script, Session};
 use storage::Stores;
 use tokio_util::sync::CancellationToken;
 
-use super::TrainTask;
 use crate::registry;
 
 /// Plans are executed here, gangs are formed "elsewhere".
@@ -65,8 +64,12 @@ const MODELS: [(&str, &str); 5] = [
         "network",
         "model_type = 'dnn_classifier', hidden_units = [16], max_iterations = 2, batch_size = 128, dropout = 0.1",
     ),
-    ("regressor", "model_type = 'dnn_regressor', input_label_cols = ['y'], hidden_units = [8], max_iterations = 2"),
-    ("logistic", "model_type = 'logistic_reg'"),
+    (
+        "regressor",
+        "model_type = 'dnn_regressor', input_label_cols = ['y'], hidden_units = [8], max_iterations = 2, \
+         data_split_test_fraction = 0.1, data_split_method = 'RANDOM'",
+    ),
+    ("logistic", "model_type = 'logistic_reg', data_split_method = 'NO_SPLIT'"),
     ("multinomial", "model_type = 'logistic_reg', input_label_cols = ['d'], l2_reg = 1.0"),
     (
         "linear",
@@ -85,14 +88,13 @@ async fn train(
     let options = Options { warehouse: warehouse.display().to_string(), threads: 2, ..Options::default() };
     let mut builder = Session::builder(stores.clone(), options).extension(crate::extension());
     if let Some(threads) = workers {
-        let tasks: Vec<Arc<dyn engine::gang::GangTask>> = vec![Arc::new(TrainTask)];
-        let gangs = Far(ThreadGangs { tasks, stores, scratch: std::env::temp_dir(), threads, memory });
+        let gangs = Far(ThreadGangs { tasks: super::tasks(), stores, scratch: std::env::temp_dir(), threads, memory });
         builder = builder.runner(Arc::new(Elsewhere(Arc::new(gangs))));
     }
     let session = builder.build().unwrap();
     let create = |(name, options): &(&str, &str)| {
         format!(
-            "CREATE MODEL {name} OPTIONS ({options}, early_stop = FALSE, data_split_method = 'RANDOM', seed = 5, \
+            "CREATE MODEL {name} OPTIONS ({options}, early_stop = FALSE, seed = 5, \
              kernel = 'NATIVE') AS SELECT x, z, c, label, y, d FROM rows;\n"
         )
     };

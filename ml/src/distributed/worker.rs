@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::order::{Done, DoneCurve, Order, Report, Work, decode, encode};
+use super::score::NamedFile;
 use crate::linear::{self, Iteration, LinearObserver};
 use crate::materialize::StoredSet;
 use crate::model::estimator::Trained;
@@ -38,13 +39,7 @@ impl GangTask for TrainTask {
         let order: Order = decode(order, "the order to train")?;
         let rank = seat.mesh.rank();
         let kernel = order.kernel.the_same_here(rank)?;
-        // Waits for the store; the thread of the rank computes.
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("train-store")
-            .enable_all()
-            .build()
-            .map_err(|error| Error::invalid(format!("cannot start a thread for storage: {error}")))?;
+        let runtime = storage_runtime()?;
         let room = seat.memory.map_or(u64::MAX, |bytes| (bytes as f64 * ROWS_SHARE) as u64);
         let room = Arc::new(AtomicU64::new(room));
         let open = |set: StoredSet| set.open(seat.stores, &room, seat.cores, runtime.handle());
@@ -84,15 +79,22 @@ impl GangTask for TrainTask {
     }
 }
 
+/// Waits for the store; the thread of the rank computes.
+pub(super) fn storage_runtime() -> Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let built = builder.worker_threads(1).thread_name("gang-store").enable_all().build();
+    built.map_err(|error| Error::invalid(format!("cannot start a thread for storage: {error}")))
+}
+
 /// Puts what was trained where the coordinator finds it.
 fn leave((trained, curve): (Trained, DoneCurve), place: &str, seat: &Seat<'_>, runtime: &Runtime) -> Result<Ended> {
     // Of this generation alone: an older one that comes to life again must not replace it.
-    let file = format!("trained-{}.safetensors", seat.generation);
+    let name = format!("trained-{}.safetensors", seat.generation);
     let bytes = trained.to_safetensors()?;
-    let sha256 = sha256_hex(&bytes);
-    let at = Location::parse(place)?.as_directory().join(&file);
+    let file = NamedFile { name, sha256: sha256_hex(&bytes) };
+    let at = Location::parse(place)?.as_directory().join(&file.name);
     runtime.block_on(seat.stores.put_atomic(&at, bytes.into()))?;
-    Ok(Ended::Done(encode(&Done { file, sha256, curve })))
+    Ok(Ended::Done(encode(&Done { file, curve })))
 }
 
 /// Tells the coordinator what rank 0 sees.

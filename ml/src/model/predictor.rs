@@ -106,6 +106,16 @@ impl Predictor {
         self.trained.scores(block, self.kernel)
     }
 
+    /// What was trained.
+    pub(crate) fn trained(&self) -> &Trained {
+        &self.trained
+    }
+
+    /// The kernel that it is scored with.
+    pub(crate) fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
     /// W of [`Predictor::scores`].
     pub fn score_width(&self) -> usize {
         self.trained.outputs()

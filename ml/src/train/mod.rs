@@ -9,7 +9,7 @@
 //!
 //! Equal bytes are promised on one matrix kernel. Nothing here reads files or knows SQL.
 
-mod broadcast;
+mod carry;
 mod checkpoint;
 mod clock;
 mod evaluate;
@@ -33,7 +33,7 @@ use crate::optimizer::Optimizer;
 use crate::schedule::Schedule;
 use crate::shards::ShardSet;
 
-pub(crate) use broadcast::broadcast;
+pub(crate) use carry::{broadcast, gather};
 pub use checkpoint::{CheckpointStore, MemoryCheckpoints};
 pub use clock::Shares;
 pub(crate) use reduce::share;

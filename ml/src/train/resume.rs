@@ -3,7 +3,7 @@
 use engine::Result;
 use engine::gang::{Mesh, Tag};
 
-use super::broadcast::broadcast;
+use super::carry::broadcast;
 use super::checkpoint::State;
 use super::rank::Run;
 
