@@ -16,6 +16,7 @@ mod programs;
 mod readme;
 
 mod bad_input;
+mod bad_places;
 mod determinism;
 mod faults;
 
