@@ -25,6 +25,8 @@ pub(crate) struct SinkSpec {
     pub(super) encoding: Encoding,
     written: WrittenEncoding,
     pub(super) target_file_size: u64,
+    /// Files of a partition are written into its directory at once: nobody lists them there.
+    in_place: bool,
     /// Counts the tasks that may still be writing.
     pub(super) tasks: TaskTracker,
 }
@@ -41,6 +43,22 @@ impl SinkSpec {
             encoding: options.encoding,
             written: options.written,
             target_file_size: options.target_file_size,
+            in_place: false,
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// For a table whose readers go by a log: files are written where they stay. `id` is part of every file's name.
+    pub(crate) fn in_place(table: &Location, id: &str, options: FileOptions, partition_by: Vec<String>) -> Self {
+        SinkSpec {
+            staging: table.as_directory(),
+            commit: id.to_string(),
+            single_file: false,
+            partition_by,
+            encoding: options.encoding,
+            written: options.written,
+            target_file_size: options.target_file_size,
+            in_place: true,
             tasks: TaskTracker::new(),
         }
     }
@@ -48,8 +66,9 @@ impl SinkSpec {
     /// A new name for a file of a task; the same shape as [`Commit::staging_path`] gives.
     ///
     /// Files of all partitions are staged side by side: their directories are made when they are published.
-    pub(super) fn file_location(&self, task: usize, unique: &str) -> Location {
-        self.staging.join(&format!("part-{task:05}-{}-{unique}.{}", self.commit, self.encoding.ending()))
+    pub(super) fn file_location(&self, task: usize, directory: &str, unique: &str) -> Location {
+        let directory = if self.in_place { directory } else { "" };
+        self.staging.join(&format!("{directory}/part-{task:05}-{}-{unique}.{}", self.commit, self.encoding.ending()))
     }
 
     /// Waits until no task writes any more; they must have been told to stop.
@@ -68,6 +87,7 @@ pub(crate) struct WrittenSpec {
     partition_by: Vec<String>,
     encoding: WrittenEncoding,
     target_file_size: u64,
+    in_place: bool,
 }
 
 impl SinkSpec {
@@ -80,6 +100,7 @@ impl SinkSpec {
             partition_by: self.partition_by.clone(),
             encoding: self.written.clone(),
             target_file_size: self.target_file_size,
+            in_place: self.in_place,
         }
     }
 
@@ -96,6 +117,7 @@ impl SinkSpec {
             encoding: written.encoding.read(defaults)?,
             written: written.encoding,
             target_file_size: written.target_file_size,
+            in_place: written.in_place,
             tasks: TaskTracker::new(),
         })
     }
@@ -120,8 +142,7 @@ pub(super) fn file_rows(files: &[FileRow]) -> datafusion::error::Result<RecordBa
     Ok(RecordBatch::try_new(Arc::clone(&FILES), columns)?)
 }
 
-/// What the commit should publish. Files without rows are left out, unless there are no others: then one of them keeps
-/// the columns.
+/// What the tasks wrote, sorted by path.
 pub(crate) fn written_files(batches: &[RecordBatch]) -> Result<Vec<WrittenFile>> {
     let mut files = Vec::new();
     for batch in batches {
@@ -137,13 +158,19 @@ pub(crate) fn written_files(batches: &[RecordBatch]) -> Result<Vec<WrittenFile>>
             });
         }
     }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+/// What a commit should publish. Files without rows are left out, unless there are no others: then one of them keeps the
+/// columns.
+pub(crate) fn with_rows(mut files: Vec<WrittenFile>) -> Vec<WrittenFile> {
     if files.iter().any(|file| file.rows > 0) {
         files.retain(|file| file.rows > 0);
     } else {
         files.truncate(1);
     }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
+    files
 }
 
 fn texts(batch: &RecordBatch, column: usize) -> Result<&StringArray> {

@@ -128,7 +128,7 @@ impl Task<'_> {
 
     fn file(&mut self, directory: &Arc<str>) -> Result<&mut OpenFile> {
         if !self.open.contains_key(directory) {
-            let location = self.spec.file_location(self.number, &Uuid::new_v4().simple().to_string()[..8]);
+            let location = self.spec.file_location(self.number, directory, &Uuid::new_v4().simple().to_string()[..8]);
             let out = BufWriter::with_capacity(Arc::clone(&self.store), location.path().clone(), PART);
             let writer = FileWriter::open(&self.spec.encoding, &self.schema, out)?;
             self.open.insert(Arc::clone(directory), OpenFile { writer, location, rows: 0, touched: self.clock });
