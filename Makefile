@@ -1,7 +1,7 @@
 # Gristmill: `make demo` goes from a fresh clone to a trained model. Every target first installs what this machine lacks.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lint-setup build demo test check bench
+.PHONY: help setup lint-setup peers build demo test check bench
 
 # One target directory for all clones: a second checkout does not compile the dependencies again.
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gristmill/target
@@ -34,7 +34,10 @@ check: lint-setup ## format, lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked $(FEATURES) -- -D warnings
 
-test: check ## format, lints, then every test
+peers: ## install the servers and readers that tests run against; what cannot be had is said
+	@.ci/peers/install
+
+test: check peers ## format, lints, then every test
 	cargo test --workspace --locked --no-fail-fast $(FEATURES)
 
 bench: build ## ours and every peer that is installed, in turn: one table of ratios (benches/README.md)

@@ -5,7 +5,8 @@ use tracing_subscriber::EnvFilter;
 /// Starts it; `verbose` counts the `-v`.
 pub(crate) fn start(verbose: u8) {
     let filter = match verbose {
-        0 => "error",
+        // What the Delta library logs as an error it also returns, and it is told once, with its place.
+        0 => "error,deltalake_core=off,buoyant_kernel=off",
         1 => "warn,gristmill=info,engine=info,ml=info,storage=info",
         2 => "info,gristmill=debug,engine=debug,ml=debug,storage=debug",
         _ => "debug,gristmill=trace,engine=trace,ml=trace,storage=trace",

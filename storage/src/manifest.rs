@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::sealed;
 
 /// Where a table keeps its manifests, its staged files and its locks.
-pub(crate) const META: &str = "_gristmill";
+pub const META: &str = "_gristmill";
 /// The layout of the files in [`META`]; a reader refuses a newer one.
 const FORMAT: u32 = 1;
 /// So many writers that were taken for dead are remembered; one that comes back later than that many others finds its

@@ -133,7 +133,7 @@ pub(crate) fn signal(process: i32, signal: i32) {
 
 /// Starts a process that ends when this one does. The kernel watches the thread that started it, so that is one which
 /// lives as long as the process.
-fn spawn(mut command: Command) -> Child {
+pub(crate) fn spawn(mut command: Command) -> Child {
     // SAFETY: prctl is safe to call between fork and exec.
     unsafe {
         command.pre_exec(|| {

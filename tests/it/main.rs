@@ -6,6 +6,7 @@
 mod cluster_process;
 mod model_files;
 mod program;
+mod servers;
 
 mod layering;
 mod slt;
@@ -21,6 +22,7 @@ mod determinism;
 mod faults;
 
 mod cluster;
+mod delta;
 mod deploy;
 mod gang;
 mod training;

@@ -152,6 +152,7 @@ files! {
     sql_external_tables: "sql/external_tables.slt",
     sql_views_and_tables: "sql/views_and_tables.slt",
     sql_copy: "sql/copy.slt",
+    sql_delta: "sql/delta.slt",
     ml_statements: "ml/statements.slt",
     ml_relations: "ml/relations.slt",
     ml_transform: "ml/transform.slt",

@@ -11,6 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use storage::Location;
 
+use crate::delta;
 use crate::error::Result;
 use crate::session::Session;
 use crate::source::format::{Compression, Format};
@@ -57,7 +58,7 @@ impl Session {
 }
 
 impl Read<'_> {
-    /// `parquet`, `csv`, `tsv`, `json` (one object a line), `arrow` or `avro`, when the names do not tell.
+    /// `parquet`, `csv`, `tsv`, `json` (one object a line), `arrow`, `avro` or `delta`, when the names do not tell.
     pub fn format(mut self, name: impl Into<String>) -> Self {
         self.format = Some(name.into());
         self
@@ -84,9 +85,11 @@ impl Read<'_> {
     async fn open(self) -> Result<DataFrame> {
         let location = Location::parse(&self.location)?;
         let name = qualifier(&location);
+        let delta = self.format.as_deref().is_some_and(delta::is_named);
         let source = TableSource {
             locations: vec![location],
-            format: self.format.as_deref().map(Format::parse).transpose()?,
+            format: self.format.as_deref().filter(|_| !delta).map(Format::parse).transpose()?,
+            delta,
             options: self.options,
             columns: self.columns,
             partition_columns: self.partitioned_by,

@@ -8,6 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use storage::CommitMode;
 
+use crate::delta;
 use crate::error::{Error, Result};
 use crate::events::Outcome;
 use crate::script::copy::Copy;
@@ -74,7 +75,7 @@ impl Session {
 }
 
 impl Write<'_> {
-    /// `parquet`, `csv`, `tsv`, `json` (one object a line) or `arrow`. A directory is written as Parquet and a file as its
+    /// `parquet`, `csv`, `tsv`, `json` (one object a line), `arrow` or `delta`. A directory is written as Parquet and a file as its
     /// name tells, when nothing is said.
     pub fn format(mut self, name: impl Into<String>) -> Self {
         self.format = Some(name.into());
@@ -118,9 +119,10 @@ impl Write<'_> {
     }
 
     async fn run(self) -> Result<Written> {
-        let format = self.format.as_deref().map(Format::parse).transpose()?;
+        let delta = self.format.as_deref().is_some_and(delta::is_named);
+        let format = self.format.as_deref().filter(|_| !delta).map(Format::parse).transpose()?;
         let format = format.or_else(|| self.target.ends_with('/').then_some(Format::Parquet));
-        let copy = Copy::of_program(self.target, format, self.mode, self.partitioned_by, self.options);
+        let copy = Copy::of_program(self.target, format, delta, self.mode, self.partitioned_by, self.options);
         let script = Script::parse("write", String::new())?;
         let job = Job { session: self.session, settings: &self.settings, script: &script, number: 1 };
         let finished = copy.write(&job, self.frame, "").await?;

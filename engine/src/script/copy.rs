@@ -3,25 +3,22 @@
 //! default mode is ERROR: nothing that is there is touched unless the script says so.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use datafusion::dataframe::DataFrame;
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
-use futures::TryStreamExt;
-use storage::{Begun, CommitMode, Committed, Location, WrittenFile};
+use storage::{CommitMode, Location};
 
 use super::run::Job;
+use super::store::{Target, store};
 use super::tokens::{
     after_parenthesis, begins_with, describe, identifier, is_word, offset_at, string_literal, token_at,
 };
+use crate::delta;
 use crate::error::{Error, Result, near};
-use crate::events::Outcome;
 use crate::extension::Finished;
-use crate::runner::Gather;
 use crate::session::Session;
+use crate::sink;
 use crate::sink::encoding::FileOptions;
-use crate::sink::{self, SinkNode, SinkSpec, written_files};
 use crate::source::for_stores;
 use crate::source::format::{Compression, Format};
 
@@ -33,6 +30,8 @@ pub(crate) struct Copy {
     pub(crate) target: String,
     target_offset: usize,
     format: Option<Format>,
+    /// Into a Delta table, whose files are Parquet.
+    delta: bool,
     pub(crate) partition_by: Vec<String>,
     partition_offset: usize,
     mode: Option<CommitMode>,
@@ -49,13 +48,25 @@ impl Copy {
     pub(crate) fn of_program(
         target: String,
         format: Option<Format>,
+        delta: bool,
         mode: CommitMode,
         partition_by: Vec<String>,
         options: HashMap<String, String>,
     ) -> Self {
         let (query, mode) = (Vec::new(), Some(mode));
         let (target_offset, partition_offset, options_offset) = (0, 0, 0);
-        Copy { query, target, target_offset, format, partition_by, partition_offset, mode, options, options_offset }
+        Copy {
+            query,
+            target,
+            target_offset,
+            format,
+            delta,
+            partition_by,
+            partition_offset,
+            mode,
+            options,
+            options_offset,
+        }
     }
 
     pub(crate) fn title(&self) -> String {
@@ -73,11 +84,14 @@ impl Copy {
 
     /// As said, or as the target's name tells.
     pub(crate) fn format(&self) -> Result<Format> {
+        if self.delta {
+            return Ok(Format::Parquet);
+        }
         let (stem, _) = Compression::strip(&self.target);
         self.format.or_else(|| Format::of_name(stem)).ok_or_else(|| {
             Error::invalid(format!("COPY TO '{}': the format cannot be told from the name", self.target))
                 .at_offset(self.target_offset)
-                .with_hint("add STORED AS PARQUET, CSV, JSON or ARROW")
+                .with_hint("add STORED AS PARQUET, CSV, JSON, ARROW or DELTA")
         })
     }
 
@@ -111,7 +125,11 @@ impl Copy {
     pub(crate) async fn check(&self, session: &Session, text: &str) -> Result<()> {
         let frame = self.plan(session, text).await?;
         self.file_options(session, frame.schema().as_arrow())?;
-        let columns = sink::partition::read_schema(frame.schema().inner(), &self.partition_by);
+        let columns = if self.delta {
+            delta::columns_of_query(frame.schema()).map_err(|error| error.at_offset(0))?
+        } else {
+            sink::partition::read_schema(frame.schema().inner(), &self.partition_by)
+        };
         session.planned().expect(&self.location()?, columns);
         Ok(())
     }
@@ -131,7 +149,8 @@ impl Copy {
         job.session
             .stores()
             .configure(&location, of_stores.iter().map(|(key, value)| (key.as_str(), value.as_str())))?;
-        let target = Target { location, mode: self.mode(), options, partition_by: self.partition_by.clone() };
+        let partition_by = self.partition_by.clone();
+        let target = Target { location, delta: self.delta, mode: self.mode(), options, partition_by };
         let (_, plan) = frame.into_parts();
         let stored = store(job, plan.clone(), target).await;
         job.explained(stored, &plan, text).await
@@ -154,58 +173,6 @@ impl Copy {
     }
 }
 
-/// Where rows are stored, and how.
-pub(crate) struct Target {
-    pub(crate) location: Location,
-    pub(crate) mode: CommitMode,
-    pub(crate) options: FileOptions,
-    pub(crate) partition_by: Vec<String>,
-}
-
-/// Runs a plan into files and publishes them.
-pub(crate) async fn store(job: &Job<'_>, plan: LogicalPlan, target: Target) -> Result<Finished> {
-    let Target { location, mode, options, partition_by } = target;
-    let commit = match job.begin(&location, mode).await? {
-        Begun::New(commit) => commit,
-        Begun::Done(done) => return Ok(committed(&location, &done)),
-    };
-    if commit.is_single_file() && !partition_by.is_empty() {
-        commit.abort().await?;
-        return Err(Error::invalid(format!("PARTITIONED BY needs a directory, and {location} is one file"))
-            .with_hint("end the place with /"));
-    }
-    let spec = Arc::new(SinkSpec::new(&commit, options, partition_by));
-    match write(job, plan, Arc::clone(&spec)).await {
-        Ok(files) => {
-            let done = commit.publish(files).await?;
-            Ok(committed(&location, &done))
-        }
-        Err(error) => {
-            // Tasks that are being stopped may still be writing: what they stage must be there to be removed.
-            spec.all_stopped().await;
-            if let Err(left) = commit.abort().await {
-                tracing::warn!(%location, error = %left, "staged files could not be removed; the next commit will");
-            }
-            Err(error)
-        }
-    }
-}
-
-fn committed(location: &Location, done: &Committed) -> Finished {
-    let (files, rows, bytes) = (done.files as u64, done.rows, done.bytes);
-    let outcome = Outcome::Committed { location: location.to_string(), files, rows, bytes };
-    Finished { rows: Some(rows), outcomes: vec![outcome], ..Finished::default() }
-}
-
-async fn write(job: &Job<'_>, plan: LogicalPlan, spec: Arc<SinkSpec>) -> Result<Vec<WrittenFile>> {
-    let plan = SinkNode::plan(plan, spec)?;
-    let execution = job.session.runner().run(job.session, plan, Gather::One).await?;
-    let mut partitions = execution.partitions;
-    let stream = partitions.pop().expect("a gathered execution has one stream");
-    let collected = async { Ok(stream.try_collect::<Vec<_>>().await?) };
-    written_files(&job.watch(execution.gauge.as_ref(), collected).await?)
-}
-
 struct Parser<'a> {
     text: &'a str,
     words: &'a [TokenWithSpan],
@@ -220,6 +187,7 @@ impl Parser<'_> {
             target: String::new(),
             target_offset: 0,
             format: None,
+            delta: false,
             partition_by: Vec::new(),
             partition_offset: 0,
             mode: None,
@@ -242,7 +210,11 @@ impl Parser<'_> {
                 "STORED AS" => {
                     let offset = self.offset();
                     let name = self.name("a format")?;
-                    copy.format = Some(Format::parse(&name).map_err(|error| error.at_offset(offset))?);
+                    if delta::is_named(&name) {
+                        copy.delta = true;
+                    } else {
+                        copy.format = Some(Format::parse(&name).map_err(|error| error.at_offset(offset))?);
+                    }
                 }
                 "PARTITIONED BY" => {
                     copy.partition_offset = self.offset();

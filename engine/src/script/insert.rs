@@ -12,8 +12,9 @@ use datafusion::logical_expr::{DmlStatement, LogicalPlan, WriteOp};
 use futures::TryStreamExt;
 use storage::{CommitMode, Location};
 
-use super::copy::{Target, store};
 use super::run::Job;
+use super::store::{Target, store};
+use crate::delta::DeltaTable;
 use crate::error::{Error, Result};
 use crate::extension::Finished;
 use crate::runner::Gather;
@@ -28,6 +29,12 @@ pub(super) async fn run(job: &Job<'_>, statement: DmlStatement, text: &str) -> R
     match (provider.downcast_ref::<ListingTable>(), &statement.op) {
         (Some(table), WriteOp::Insert(op)) => {
             let target = target(job.session, table, *op, &statement)?;
+            let stored = store(job, input.clone(), target).await;
+            job.explained(stored, &input, text).await
+        }
+        (None, WriteOp::Insert(op)) if provider.is::<DeltaTable>() => {
+            let table = provider.downcast_ref::<DeltaTable>().expect("a Delta table, as asked above");
+            let target = delta_target(job.session, table, *op, &statement)?;
             let stored = store(job, input.clone(), target).await;
             job.explained(stored, &input, text).await
         }
@@ -48,11 +55,7 @@ fn target(session: &Session, table: &ListingTable, op: InsertOp, statement: &Dml
     if !location.is_directory_like() {
         return Err(Error::invalid(format!("table `{name}` is the file {location}: rows can be added to a directory")));
     }
-    let mode = match op {
-        InsertOp::Append => CommitMode::Append,
-        InsertOp::Overwrite => CommitMode::Overwrite,
-        InsertOp::Replace => return Err(Error::invalid("REPLACE INTO needs keys, and files have none")),
-    };
+    let mode = mode(op)?;
     let options = table.options();
     let format = Format::parse(options.format.get_ext().trim_start_matches('.'))?;
     let mut said = HashMap::new();
@@ -75,7 +78,26 @@ fn target(session: &Session, table: &ListingTable, op: InsertOp, statement: &Dml
         .with_hint("use COPY"));
     }
     let partition_by = options.table_partition_cols.iter().map(|(column, _)| column.clone()).collect();
-    Ok(Target { location, mode, options: written, partition_by })
+    Ok(Target { location, delta: false, mode, options: written, partition_by })
+}
+
+fn mode(op: InsertOp) -> Result<CommitMode> {
+    match op {
+        InsertOp::Append => Ok(CommitMode::Append),
+        InsertOp::Overwrite => Ok(CommitMode::Overwrite),
+        InsertOp::Replace => Err(Error::invalid("REPLACE INTO needs keys, and files have none")),
+    }
+}
+
+fn delta_target(session: &Session, table: &DeltaTable, op: InsertOp, statement: &DmlStatement) -> Result<Target> {
+    if table.is_held() {
+        let name = &statement.table_name;
+        return Err(Error::invalid(format!("table `{name}` is one version of {}, which stays", table.location())));
+    }
+    let defaults = session.context().state().default_table_options();
+    let options = FileOptions::parse(&defaults, &session.options(), Format::Parquet, &HashMap::new(), None)?;
+    let (location, partition_by) = (table.location().clone(), Vec::new());
+    Ok(Target { location, delta: true, mode: mode(op)?, options, partition_by })
 }
 
 /// Runs a plan that gives the number of rows it changed.

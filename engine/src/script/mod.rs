@@ -13,6 +13,7 @@ pub(crate) mod run;
 mod set;
 mod split;
 pub(crate) mod sql;
+mod store;
 mod title;
 pub mod tokens;
 

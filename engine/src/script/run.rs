@@ -180,13 +180,16 @@ impl Job<'_> {
     /// Begins to write an output; finds out when an earlier run of the job has committed it.
     pub(crate) async fn begin(&self, location: &Location, mode: CommitMode) -> Result<Begun> {
         let stores = self.session.stores();
-        Ok(match &self.settings.resume {
+        Ok(match self.key() {
             None => Begun::New(Box::new(Commit::begin(stores, location, mode).await?)),
-            Some(resume) => {
-                let key = format!("{}/{}", resume.job, self.number);
-                Commit::begin_once(stores, location, mode, &key).await?
-            }
+            Some(key) => Commit::begin_once(stores, location, mode, &key).await?,
         })
+    }
+
+    /// Names this statement of a job that may be run again after a loss; its outputs are committed once.
+    pub(crate) fn key(&self) -> Option<String> {
+        let resume = self.settings.resume.as_ref()?;
+        Some(format!("{}/{}", resume.job, self.number))
     }
 
     async fn statement(&self, text: &str) -> Result<StatementReport> {

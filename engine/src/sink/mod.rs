@@ -17,4 +17,4 @@ mod writer;
 
 pub(crate) use exec::{NODE_NAME, ROWS_WRITTEN, SinkExec};
 pub(crate) use node::{SinkNode, SinkPlanner};
-pub(crate) use spec::{SinkSpec, written_files};
+pub(crate) use spec::{SinkSpec, with_rows, written_files};

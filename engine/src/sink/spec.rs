@@ -46,6 +46,21 @@ impl SinkSpec {
         }
     }
 
+    /// For a table whose readers go by a log: files are written where they stay. `id` is part of every file's name.
+    pub(crate) fn in_place(table: &Location, id: &str, options: FileOptions, partition_by: Vec<String>) -> Self {
+        SinkSpec {
+            directory: table.as_directory(),
+            in_place: true,
+            commit: id.to_string(),
+            single_file: false,
+            partition_by,
+            encoding: options.encoding,
+            written: options.written,
+            target_file_size: options.target_file_size,
+            tasks: TaskTracker::new(),
+        }
+    }
+
     /// A new name for a file of a task; the same shape as [`Commit::staging_path`] gives.
     ///
     /// Files of all partitions are staged side by side: their directories are made when they are published. Where there
@@ -129,8 +144,7 @@ pub(super) fn file_rows(files: &[FileRow]) -> datafusion::error::Result<RecordBa
     Ok(RecordBatch::try_new(Arc::clone(&FILES), columns)?)
 }
 
-/// What the commit should publish. Files without rows are left out, unless there are no others: then one of them keeps
-/// the columns.
+/// What the tasks wrote, sorted by path.
 pub(crate) fn written_files(batches: &[RecordBatch]) -> Result<Vec<WrittenFile>> {
     let mut files = Vec::new();
     for batch in batches {
@@ -146,13 +160,19 @@ pub(crate) fn written_files(batches: &[RecordBatch]) -> Result<Vec<WrittenFile>>
             });
         }
     }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+/// What a commit should publish. Files without rows are left out, unless there are no others: then one of them keeps the
+/// columns.
+pub(crate) fn with_rows(mut files: Vec<WrittenFile>) -> Vec<WrittenFile> {
     if files.iter().any(|file| file.rows > 0) {
         files.retain(|file| file.rows > 0);
     } else {
         files.truncate(1);
     }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
+    files
 }
 
 fn texts(batch: &RecordBatch, column: usize) -> Result<&StringArray> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::execution::context::SessionState;
-use storage::FoundFile;
+use storage::{FoundFile, Location};
 
 use crate::error::{Error, Result, near};
 
@@ -73,9 +73,9 @@ impl Format {
         let lower = name.to_lowercase();
         NAMES.iter().find(|(known, _)| *known == lower).map(|(_, format)| *format).ok_or_else(|| {
             let error = Error::invalid(format!("unknown file format `{name}`"));
-            match near(&lower, NAMES.iter().map(|(known, _)| *known)) {
+            match near(&lower, NAMES.iter().map(|(known, _)| *known).chain(["delta"])) {
                 Some(known) => error.with_hint(format!("did you mean {}?", known.to_uppercase())),
-                None => error.with_hint("formats are PARQUET, CSV, TSV, JSON, ARROW and AVRO"),
+                None => error.with_hint("formats are PARQUET, CSV, TSV, JSON, ARROW, AVRO and DELTA"),
             }
         })
     }
@@ -84,6 +84,11 @@ impl Format {
     pub(crate) fn of_name(stem: &str) -> Option<Self> {
         let ending = stem.rsplit_once('.')?.1.to_lowercase();
         ENDINGS.iter().find(|(known, _)| *known == ending).map(|(_, format)| *format)
+    }
+
+    /// By a place's name, whatever its compression.
+    pub(crate) fn of_location(location: &Location) -> Option<Self> {
+        Self::of_name(Compression::strip(location.file_name()?).0)
     }
 
     /// The format that the files' names tell.

@@ -30,6 +30,7 @@ pub(crate) use planned::Planned;
 pub(crate) use registry::StoreRegistry;
 pub(crate) use url_table::FileTables;
 
+use crate::delta::{self, DeltaTable};
 use crate::error::{Error, Result};
 use crate::sink::partition::NULL_DIRECTORY;
 use format::{Compression, Format};
@@ -40,6 +41,8 @@ pub(crate) struct TableSource {
     pub(crate) locations: Vec<Location>,
     /// Told by the names of the files when absent.
     pub(crate) format: Option<Format>,
+    /// A Delta table; directories without a declared format are asked whether they are one.
+    pub(crate) delta: bool,
     /// As written in OPTIONS.
     pub(crate) options: HashMap<String, String>,
     /// Declared columns, those of partitions included; inferred when absent.
@@ -54,9 +57,11 @@ impl TableSource {
     /// From a planned `CREATE EXTERNAL TABLE`.
     pub(crate) fn of_statement(statement: &CreateExternalTable) -> Result<Self> {
         let locations = statement.locations.iter().map(|text| Location::parse(text)).collect::<Result<_, _>>()?;
+        let delta = delta::is_named(&statement.file_type);
         Ok(TableSource {
             locations,
-            format: Some(Format::parse(&statement.file_type)?),
+            format: if delta { None } else { Some(Format::parse(&statement.file_type)?) },
+            delta,
             options: statement.options.clone(),
             columns: declared(&statement.schema),
             partition_columns: statement.table_partition_cols.clone(),
@@ -86,9 +91,14 @@ pub(crate) async fn open(
     }
     let (of_stores, options) = for_stores(source.options)?;
     let source = TableSource { options, ..source };
-    let mut found = Vec::new();
     for location in &source.locations {
         stores.configure(location, of_stores.iter().map(|(key, value)| (key.as_str(), value.as_str())))?;
+    }
+    if is_delta(stores, &source).await? {
+        return Ok(Arc::new(delta_table(stores, &source).await?));
+    }
+    let mut found = Vec::new();
+    for location in &source.locations {
         let files = storage::expand(stores, location).await?;
         found.push((location.clone(), files));
     }
@@ -152,6 +162,24 @@ pub(crate) fn for_stores(
         }
     }
     Ok(options.into_iter().partition(|(key, _)| storage::store_option(key).is_some()))
+}
+
+/// Said so, or one directory without a format of which it is true.
+async fn is_delta(stores: &Stores, source: &TableSource) -> Result<bool> {
+    let [location] = source.locations.as_slice() else { return Ok(source.delta) };
+    let may_be = source.format.is_none() && !location.is_glob() && Format::of_location(location).is_none();
+    Ok(source.delta || may_be && delta::Log::open(stores, location)?.exists().await?)
+}
+
+async fn delta_table(stores: &Stores, source: &TableSource) -> Result<DeltaTable> {
+    let [location] = source.locations.as_slice() else {
+        return Err(Error::invalid("a Delta table is one directory"));
+    };
+    if source.columns.is_some() || !source.partition_columns.is_empty() || !source.order.is_empty() {
+        return Err(Error::invalid(format!("{location}: a Delta table says itself which columns it has"))
+            .with_hint("leave the columns, PARTITIONED BY and WITH ORDER out"));
+    }
+    DeltaTable::open(stores, location, &source.options).await
 }
 
 fn places(locations: &[Location]) -> String {
