@@ -6,9 +6,13 @@
 mod cluster_process;
 mod model_files;
 mod program;
+mod upstream;
 
 mod layering;
 mod slt;
+
+mod datafusion_slt;
+mod tpch;
 
 mod job;
 mod predict;
