@@ -49,6 +49,9 @@ pub(crate) fn parse(session: &Session, text: &str) -> Result<Kind> {
     if begins_with(&words, &["SET"]) {
         return Ok(Kind::Set(set::Set::parse(text, &words)?));
     }
+    if begins_with(&words, &["RESET"]) {
+        return Ok(Kind::Set(set::Set::parse_reset(text, &words)?));
+    }
     if begins_with(&words, &["ASSERT"]) {
         return Ok(Kind::Assert(assert::Assert::parse(text, &words)?));
     }

@@ -2,9 +2,11 @@
 //! tables made from queries are made here rather than by the query engine, so that files are found, rows are counted and
 //! cancelling works as everywhere else.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::dataframe::DataFrame;
@@ -100,7 +102,9 @@ async fn create_memory(
         return Ok(None);
     }
     let input = Arc::unwrap_or_clone(input);
-    let schema = Arc::clone(input.schema().inner());
+    // Optimizing finds out more about which columns can be NULL, and the batches will be of that schema.
+    let schema = Arc::clone(session.context().state().optimize(&input)?.schema().inner());
+    unique_names(&schema)?;
     let (partitions, rows) = match job {
         None => (vec![Vec::new()], None),
         Some(job) => {
@@ -122,6 +126,16 @@ async fn create_memory(
     let table = MemTable::try_new(schema, partitions)?.with_constraints(constraints).with_column_defaults(defaults);
     replace(session, &name, Arc::new(table))?;
     Ok(rows)
+}
+
+/// A query may give two columns of one name, of different tables; a table may not.
+fn unique_names(schema: &Schema) -> Result<()> {
+    let mut seen = HashSet::new();
+    match schema.fields().iter().find(|field| !seen.insert(field.name())) {
+        Some(field) => Err(Error::invalid(format!("two columns are named `{}`", field.name()))
+            .with_hint("give one of them another name with AS")),
+        None => Ok(()),
+    }
 }
 
 /// Tasks that are stopped when nobody waits for them any more.
@@ -149,6 +163,9 @@ impl<T> Drop for Tasks<T> {
 
 /// Whether the table is to be made: not when it is there and that is fine.
 fn may_create(session: &Session, name: &TableReference, or_replace: bool, if_not_exists: bool) -> Result<bool> {
+    if or_replace && if_not_exists {
+        return Err(Error::invalid("OR REPLACE and IF NOT EXISTS contradict each other"));
+    }
     let exists = exists(session, name);
     if exists && !or_replace && !if_not_exists {
         return Err(Error::invalid(format!("table `{name}` exists already"))

@@ -104,12 +104,11 @@ async fn run(session: &Session, sql: &str) -> Result<DBOutput<Kind>, Told> {
         return Ok(DBOutput::Rows { types: text::kinds(&schema), rows });
     }
     // Upstream a statement that writes gives its number of rows as a row; ours reports it.
-    let count = report.statements.last().and_then(|statement| statement.rows).unwrap_or(0);
     let writes = ["insert", "copy", "delete", "update"].iter().any(|word| begins_with(sql, word));
-    Ok(if writes {
-        DBOutput::Rows { types: vec![Kind::Integer], rows: vec![vec![count.to_string()]] }
-    } else {
-        DBOutput::StatementComplete(count)
+    let rows = report.statements.last().and_then(|statement| statement.rows).filter(|_| writes);
+    Ok(match rows {
+        Some(count) => DBOutput::Rows { types: vec![Kind::Integer], rows: vec![vec![count.to_string()]] },
+        None => DBOutput::StatementComplete(0),
     })
 }
 

@@ -1,8 +1,9 @@
-//! What a file cannot show because test data are not here: the statements that name them, and all that build upon those.
+//! What a file cannot show, because test data are not here or because an earlier statement is meant to do something else:
+//! all that builds upon it.
 
 use std::collections::BTreeMap;
 
-/// Tables, views, prepared statements and written places that should hold test data and do not, each with the data's path.
+/// Tables, views, prepared statements and written places that are not what they should be, each with the reason.
 #[derive(Default)]
 pub(super) struct Missing {
     names: BTreeMap<String, String>,
@@ -10,7 +11,12 @@ pub(super) struct Missing {
 }
 
 impl Missing {
-    /// The data that the statement would need; `named` are those that its own text names. Remembers what it defines.
+    /// What the statement defines is not what the file believes.
+    pub(super) fn spoiled_by(&mut self, sql: &str, reason: &str) {
+        self.needed_by(sql, Some(reason.to_string()));
+    }
+
+    /// Why the statement cannot be run; `named` is a reason that its own text gives. Remembers what it defines.
     pub(super) fn needed_by(&mut self, sql: &str, named: Option<String>) -> Option<String> {
         let words = words(sql);
         let of_name = || words.iter().find_map(|word| self.names.get(word).cloned());
@@ -21,6 +27,7 @@ impl Missing {
             match &needed {
                 // Dropping it ends the matter; so does making it of something that is here.
                 Some(_) if words[0] == "drop" => self.names.remove(name),
+                // What was written into it is lost, and so are all answers that ask for it.
                 Some(data) => self.names.insert(name.clone(), data.clone()),
                 None => self.names.remove(name),
             };
@@ -58,6 +65,7 @@ fn defined(words: &[String]) -> Option<&String> {
     match words.first().map(String::as_str) {
         Some("create" | "insert" | "drop") => words.iter().find(|word| !LEADING.contains(&word.as_str())),
         Some("prepare") => words.get(1),
+        Some("select") => words.iter().position(|word| word == "into").and_then(|at| words.get(at + 1)),
         _ => None,
     }
 }

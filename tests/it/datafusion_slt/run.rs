@@ -64,18 +64,26 @@ pub(super) async fn run_file(
         };
         let exception = exceptions.record(&at.0, at.1);
         if let Some(exception) = exception.filter(|exception| exception.kind == ExceptionKind::Skip) {
+            missing.spoiled_by(&sql, &exception.reason);
             outcomes.push((at, Outcome::Skipped(exception.reason.clone())));
             continue;
         }
-        if let Some(data) = missing.needed_by(&sql, place.sql(&sql).1) {
-            outcomes.push((at, Outcome::Skipped(format!("needs {data}"))));
+        if let Some(reason) = missing.needed_by(&sql, place.sql(&sql).1.map(|data| format!("needs `{data}`"))) {
+            // What was made before its content was spoilt is there to be dropped.
+            if begins_with(&sql, "drop") {
+                let _ = runner.run_async(leniently(record)).await;
+            }
+            outcomes.push((at, Outcome::Skipped(reason)));
             continue;
         }
         let answered = runner.run_async(leniently(record)).await;
         let outcome = match (answered, exception) {
             (Ok(_), None) => Outcome::Passed,
             (Ok(_), Some(_)) => Outcome::Mended,
-            (Err(_), Some(exception)) => Outcome::Excepted(exception.kind, exception.reason.clone()),
+            (Err(_), Some(exception)) => {
+                missing.spoiled_by(&sql, &format!("builds upon a difference: {}", exception.reason));
+                Outcome::Excepted(exception.kind, exception.reason.clone())
+            }
             (Err(error), None) => Outcome::Failed(error.to_string()),
         };
         outcomes.push((at, outcome));

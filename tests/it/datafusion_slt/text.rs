@@ -55,7 +55,7 @@ fn kind(data_type: &DataType) -> Kind {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Kind::Text,
         DataType::Date32 | DataType::Date64 | DataType::Time32(_) | DataType::Time64(_) => Kind::DateTime,
         DataType::Timestamp(_, _) => Kind::Timestamp,
-        DataType::Dictionary(_, value) if kind(value) == Kind::Text => Kind::Text,
+        DataType::Dictionary(_, value) if value.is_string() => Kind::Text,
         _ => Kind::Another,
     }
 }
