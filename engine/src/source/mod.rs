@@ -21,7 +21,7 @@ use datafusion::datasource::MemTable;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::CreateExternalTable;
-use datafusion::logical_expr::SortExpr;
+use datafusion::logical_expr::{Expr, SortExpr};
 use futures::TryStreamExt;
 use object_store::ObjectMeta;
 use storage::{FoundFile, Location, Stores};
@@ -51,6 +51,8 @@ pub(crate) struct TableSource {
     pub(crate) constraints: Constraints,
     /// The statement that made it, for SHOW CREATE TABLE.
     pub(crate) definition: Option<String>,
+    /// What INSERT puts into columns that it does not name.
+    pub(crate) defaults: HashMap<String, Expr>,
 }
 
 impl TableSource {
@@ -70,6 +72,7 @@ impl TableSource {
             order: statement.order_exprs.clone(),
             constraints: statement.constraints.clone(),
             definition: statement.definition.clone(),
+            defaults: statement.column_defaults.clone(),
         })
     }
 }
@@ -132,6 +135,7 @@ pub(crate) async fn open(
     let table = ListingTable::try_new(config)?
         .with_constraints(source.constraints)
         .with_definition(source.definition)
+        .with_column_defaults(source.defaults)
         .with_cache(state.runtime_env().cache_manager.get_file_statistic_cache());
     let mut table: Arc<dyn TableProvider> = Arc::new(table);
     if let Some(texts) = texts_for_null {
