@@ -91,7 +91,8 @@ fn files() -> Vec<String> {
     files
 }
 
-/// Runs the files, several at a time.
+/// Runs the files, several at a time; `SLT_TIMES=1` tells how long each takes.
+#[allow(clippy::print_stderr, reason = "times are told to whoever asked for them")]
 fn run_all(engine: &Engine, exceptions: &Exceptions, mut files: Vec<String>) -> Vec<(At, Outcome)> {
     let place = Arc::new(Place::new());
     // Taken from the end.
