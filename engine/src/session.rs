@@ -20,7 +20,8 @@ use datafusion::sql::parser::{DFParserBuilder, Statement as SqlStatement};
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, dialect_from_str};
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use futures::{StreamExt, TryStreamExt};
-use storage::{Location, Stores};
+use storage::{Location, Stores, Workspace};
+use tokio::sync::OnceCell;
 
 use crate::configuration::{RUNTIME, carry_over, configuration, set_runtime};
 use crate::error::{Error, Result};
@@ -80,8 +81,13 @@ struct Inner {
     initial: Arc<Options>,
     parameters: Mutex<Parameters>,
     temporary: TemporaryDirectory,
+    /// Temporary files that all processes of a cluster see; made when first needed.
+    shared: OnceCell<Workspace>,
     planned: Planned,
 }
+
+/// Where the temporary files lie that all processes of a cluster must see: beside the models, which they see too.
+const SHARED: &str = "_temporary/";
 
 /// Collects what a session needs.
 #[derive(Default)]
@@ -161,6 +167,7 @@ impl SessionBuilder {
                 options: RwLock::new(options),
                 parameters: Mutex::new(Parameters::default()),
                 temporary,
+                shared: OnceCell::new(),
                 planned,
             })),
         })
@@ -237,6 +244,14 @@ impl Session {
     /// A directory for spilled data, on this machine's disk; it goes when the session does.
     pub fn temp_dir(&self) -> PathBuf {
         self.inner.temporary.path().to_path_buf()
+    }
+
+    /// A directory, not made yet, for files that whoever executes plans can see; it goes with the session.
+    pub(crate) async fn new_shared_place(&self) -> Result<Location> {
+        let place = self.warehouse().as_directory().join(SHARED);
+        let take = || Workspace::open(&self.inner.stores, &place);
+        let shared = self.inner.shared.get_or_try_init(take).await?;
+        Ok(shared.location().join(&format!("{}/", uuid::Uuid::new_v4().simple())))
     }
 
     /// Bytes that queries, and whoever else works for this session, may hold.

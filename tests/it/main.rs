@@ -24,6 +24,9 @@ mod determinism;
 mod faults;
 
 mod cluster;
+mod cluster_jobs;
+mod cluster_plans;
+mod copy_kills;
 mod deploy;
 mod gang;
 mod training;

@@ -33,7 +33,7 @@ pub use address::ClusterAddress;
 pub use client::{ClusterClient, Submission};
 pub use driver::{JobFace, Jobs, jobs_directory};
 pub use environment::Environment;
-pub(crate) use environment::for_cluster;
+pub(crate) use environment::{for_cluster, without_sharing};
 pub use executor::{ExecutorSettings, run_executor};
 pub(crate) use joins::plan_for_tasks;
 pub(crate) use portable::is_portable;

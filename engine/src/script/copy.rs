@@ -129,7 +129,7 @@ impl Copy {
         let target = Target { location, mode: self.mode(), options, partition_by: self.partition_by.clone() };
         let (_, plan) = frame.into_parts();
         let stored = store(job, plan.clone(), target).await;
-        job.explained(stored, &plan, text).await
+        job.explained(stored, &plan, text).await.map(|(finished, _)| finished)
     }
 
     fn file_options(&self, session: &Session, schema: &arrow::datatypes::Schema) -> Result<FileOptions> {
@@ -161,8 +161,8 @@ pub(crate) struct Target {
     pub(crate) partition_by: Vec<String>,
 }
 
-/// Runs a plan into files and publishes them.
-pub(crate) async fn store(job: &Job<'_>, plan: LogicalPlan, target: Target) -> Result<Finished> {
+/// Runs a plan into files and publishes them; gives also how many bytes they have.
+pub(crate) async fn store(job: &Job<'_>, plan: LogicalPlan, target: Target) -> Result<(Finished, u64)> {
     let Target { location, mode, options, partition_by } = target;
     let commit = match job.begin(&location, mode).await? {
         Begun::New(commit) => commit,
@@ -190,10 +190,10 @@ pub(crate) async fn store(job: &Job<'_>, plan: LogicalPlan, target: Target) -> R
     }
 }
 
-fn committed(location: &Location, done: &Committed) -> Finished {
+fn committed(location: &Location, done: &Committed) -> (Finished, u64) {
     let (files, rows, bytes) = (done.files as u64, done.rows, done.bytes);
     let outcome = Outcome::Committed { location: location.to_string(), files, rows, bytes };
-    Finished { rows: Some(rows), outcomes: vec![outcome], ..Finished::default() }
+    (Finished { rows: Some(rows), outcomes: vec![outcome], ..Finished::default() }, bytes)
 }
 
 async fn write(job: &Job<'_>, plan: LogicalPlan, spec: Arc<SinkSpec>) -> Result<Vec<WrittenFile>> {

@@ -29,7 +29,7 @@ pub(super) async fn run(job: &Job<'_>, statement: DmlStatement, text: &str) -> R
         (Some(table), WriteOp::Insert(op)) => {
             let target = target(job.session, table, *op, &statement)?;
             let stored = store(job, ordered(table, input.clone())?, target).await;
-            job.explained(stored, &input, text).await
+            job.explained(stored, &input, text).await.map(|(finished, _)| finished)
         }
         _ => {
             let counted = count(job, LogicalPlan::Dml(statement)).await;

@@ -4,6 +4,7 @@
 mod assert;
 mod check;
 pub(crate) mod copy;
+mod create_table;
 mod declare;
 pub mod field_access;
 mod insert;

@@ -2,24 +2,18 @@
 //! tables made from queries are made here rather than by the query engine, so that files are found, rows are counted and
 //! cancelling works as everywhere else.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::dataframe::DataFrame;
-use datafusion::datasource::MemTable;
-use datafusion::logical_expr::{CreateExternalTable, CreateMemoryTable, DdlStatement, LogicalPlan};
+use datafusion::logical_expr::{CreateExternalTable, DdlStatement, LogicalPlan};
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
-use futures::TryStreamExt;
 
-use super::insert;
 use super::run::Job;
+use super::{create_table, insert};
 use crate::error::{Error, Result, near};
 use crate::extension::Finished;
-use crate::runner::Gather;
 use crate::session::Session;
 use crate::source::{TableSource, open};
 
@@ -46,7 +40,7 @@ pub(crate) async fn execute(
             None
         }
         LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(statement)) => {
-            create_memory(session, text, statement, job).await?
+            create_table::create(session, text, statement, job).await?
         }
         LogicalPlan::Ddl(statement) => {
             if let DdlStatement::DropTable(drop) = &statement {
@@ -91,78 +85,13 @@ async fn create_external(session: &Session, statement: &CreateExternalTable) -> 
     replace(session, &statement.name, table)
 }
 
-async fn create_memory(
-    session: &Session,
-    text: &str,
-    statement: CreateMemoryTable,
-    job: Option<&Job<'_>>,
-) -> Result<Option<u64>> {
-    let CreateMemoryTable { name, input, if_not_exists, or_replace, constraints, column_defaults, .. } = statement;
-    if !may_create(session, &name, or_replace, if_not_exists)? {
-        return Ok(None);
-    }
-    let input = Arc::unwrap_or_clone(input);
-    // Optimizing finds out more about which columns can be NULL, and the batches will be of that schema.
-    let schema = Arc::clone(session.context().state().optimize(&input)?.schema().inner());
-    unique_names(&schema)?;
-    let (partitions, rows) = match job {
-        None => (vec![Vec::new()], None),
-        Some(job) => {
-            let read = input.clone();
-            let collected = async {
-                let execution = session.runner().run(session, input, Gather::Partitions).await?;
-                let streams =
-                    execution.partitions.into_iter().map(|stream| tokio::spawn(stream.try_collect::<Vec<_>>()));
-                let tasks = Tasks(streams.collect());
-                job.watch(execution.gauge.as_ref(), tasks.join()).await
-            };
-            let collected: Result<Vec<Vec<RecordBatch>>> = collected.await;
-            let batches = job.explained(collected, &read, text).await?;
-            let rows = batches.iter().flatten().map(|batch| batch.num_rows() as u64).sum();
-            (batches, Some(rows))
-        }
-    };
-    let defaults = column_defaults.into_iter().collect();
-    let table = MemTable::try_new(schema, partitions)?.with_constraints(constraints).with_column_defaults(defaults);
-    replace(session, &name, Arc::new(table))?;
-    Ok(rows)
-}
-
-/// A query may give two columns of one name, of different tables; a table may not.
-fn unique_names(schema: &Schema) -> Result<()> {
-    let mut seen = HashSet::new();
-    match schema.fields().iter().find(|field| !seen.insert(field.name())) {
-        Some(field) => Err(Error::invalid(format!("two columns are named `{}`", field.name()))
-            .with_hint("give one of them another name with AS")),
-        None => Ok(()),
-    }
-}
-
-/// Tasks that are stopped when nobody waits for them any more.
-struct Tasks<T>(Vec<tokio::task::JoinHandle<datafusion::error::Result<T>>>);
-
-impl<T> Tasks<T> {
-    async fn join(mut self) -> Result<Vec<T>> {
-        let mut results = Vec::with_capacity(self.0.len());
-        for task in &mut self.0 {
-            results.push(
-                task.await.map_err(|error| datafusion::error::DataFusionError::ExecutionJoin(Box::new(error)))??,
-            );
-        }
-        Ok(results)
-    }
-}
-
-impl<T> Drop for Tasks<T> {
-    fn drop(&mut self) {
-        for task in &self.0 {
-            task.abort();
-        }
-    }
-}
-
 /// Whether the table is to be made: not when it is there and that is fine.
-fn may_create(session: &Session, name: &TableReference, or_replace: bool, if_not_exists: bool) -> Result<bool> {
+pub(super) fn may_create(
+    session: &Session,
+    name: &TableReference,
+    or_replace: bool,
+    if_not_exists: bool,
+) -> Result<bool> {
     if or_replace && if_not_exists {
         return Err(Error::invalid("OR REPLACE and IF NOT EXISTS contradict each other"));
     }
@@ -190,7 +119,7 @@ fn must_exist(session: &Session, name: &TableReference, if_exists: bool, kind: &
     })
 }
 
-fn replace(session: &Session, name: &TableReference, table: Arc<dyn TableProvider>) -> Result<()> {
+pub(super) fn replace(session: &Session, name: &TableReference, table: Arc<dyn TableProvider>) -> Result<()> {
     session.context().deregister_table(name.clone())?;
     session.context().register_table(name.clone(), table)?;
     Ok(())

@@ -7,35 +7,56 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
+use engine::cluster::ClusterAddress;
 use engine::{Options, ResultSink, RunSettings, Script, Session};
 use futures::TryStreamExt;
 use sqllogictest::{AsyncDB, DBOutput};
 
 use super::place::Place;
 use super::text::{self, Kind};
+use crate::cluster_process;
 
 /// How long one record may take before it counts as one that never ends.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A runner under test.
-pub(crate) struct Engine {
-    /// As in the head of the table.
-    pub(crate) name: &'static str,
-    /// Makes a session.
-    pub(crate) open: fn(Options) -> engine::Result<Session>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Engine {
+    /// This process.
+    Local,
+    /// The executors of the scheduler there.
+    Cluster(ClusterAddress),
 }
 
-/// Every runner that the files run on.
-pub(crate) const ENGINES: &[Engine] = &[Engine { name: "local", open: gristmill::session }];
+impl Engine {
+    /// Every runner that the files run on. The cluster is that of all tests, with two executors.
+    pub(crate) fn all() -> [Engine; 2] {
+        [Engine::Local, Engine::Cluster(cluster_process::shared().address().clone())]
+    }
 
-/// A session on this engine that plans as DataFusion's own tests expect it: for four partitions.
-pub(super) fn session(engine: &Engine, place: &Place) -> engine::Result<Session> {
-    (engine.open)(Options {
-        threads: 2,
-        target_partitions: Some(4),
-        warehouse: place.root().join("warehouse").to_string_lossy().into_owned(),
-        ..Options::default()
-    })
+    /// As in the head of the table.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Engine::Local => "local",
+            Engine::Cluster(_) => "cluster",
+        }
+    }
+
+    /// A session that plans as DataFusion's own tests expect it: for four partitions.
+    pub(super) async fn session(&self, place: &Place) -> engine::Result<Session> {
+        let options = Options {
+            threads: 2,
+            target_partitions: Some(4),
+            warehouse: place.root().join("warehouse").to_string_lossy().into_owned(),
+            ..Options::default()
+        };
+        match self {
+            Engine::Local => gristmill::session(options),
+            Engine::Cluster(address) => {
+                gristmill::cluster_session(Options { cluster: Some(address.clone()), ..options }).await
+            }
+        }
+    }
 }
 
 /// A session as the test runner wants it.

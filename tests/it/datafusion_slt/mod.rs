@@ -2,8 +2,9 @@
 //! same answers. `tests/slt/datafusion.md` is the table of what does; a file that does worse than it says fails this test,
 //! and so does one that does better while the table is not written anew.
 //!
-//! `SLT_COMPLETE=1` writes the table. `SLT_FILES=joins,array/` runs only files whose names contain one of these, and does
-//! not compare the table. A checkout of DataFusion named by `GRISTMILL_DATAFUSION_CHECKOUT` brings the test data that its
+//! On the cluster a part of the files is run unless `SLT_EVERYTHING=1` asks for all. `SLT_COMPLETE=1` runs them all and
+//! writes the table. `SLT_FILES=joins,array/` runs only files whose names contain one of these, `SLT_ENGINE=local` only on
+//! that runner. A checkout of DataFusion named by `GRISTMILL_DATAFUSION_CHECKOUT` brings the test data that its
 //! packages lack: then more records run than the table tells of, so they must pass but the table is not compared.
 
 mod engine;
@@ -19,7 +20,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-pub(crate) use engine::{ENGINES, Engine};
+pub(crate) use engine::Engine;
 use exceptions::Exceptions;
 pub(crate) use place::{Place, scratch_directory};
 pub(crate) use run::Records;
@@ -41,34 +42,55 @@ const LONGEST: [&str; 6] = [
     "window.slt",
 ];
 
+/// Runs all files on every runner.
+const EVERYTHING: &str = "SLT_EVERYTHING";
+
+/// Files that a run on the cluster takes unless everything is wanted: one of so many, by name, and these.
+const CLUSTER_STEP: usize = 4;
+const CLUSTER_ALWAYS: [&str; 5] = ["aggregate.slt", "copy.slt", "joins.slt", "subquery.slt", "union.slt"];
+
 #[test]
 fn files_of_datafusion_give_its_answers() {
     let files = files();
-    let wanted = std::env::var("SLT_FILES").ok();
-    let is_wanted = |file: &str| wanted.as_ref().is_none_or(|wanted| wanted.split(',').any(|part| file.contains(part)));
     let mut columns = Vec::new();
     let mut wrong = Vec::new();
-    for engine in ENGINES {
-        let exceptions = Exceptions::read(engine.name);
-        let run = files.iter().filter(|file| file.ends_with(".slt") && is_wanted(file)).cloned().collect();
-        let outcomes = run_all(engine, &exceptions, run);
-        wrong.extend(complaints(engine, &exceptions, &outcomes, wanted.is_none()));
-        columns.push((engine.name, run::by_file(outcomes)));
+    for engine in Engine::all() {
+        let exceptions = Exceptions::read(engine.name());
+        let run = wanted(&files, &engine);
+        let outcomes = run_all(&engine, &exceptions, run.clone());
+        wrong.extend(complaints(&engine, &exceptions, &outcomes, run.len() == tests(&files).count()));
+        columns.push(table::Column { runner: engine.name(), ran: run, outcomes: run::by_file(outcomes) });
     }
-    let table = table::render(&files, &columns);
-    if wanted.is_none() && std::env::var_os(place::CHECKOUT).is_none() {
-        if std::env::var_os("SLT_COMPLETE").is_some() {
-            std::fs::write(table::path(), &table).unwrap();
-        } else if std::fs::read_to_string(table::path()).unwrap_or_default() != table {
-            let is = std::env::temp_dir().join("gristmill-datafusion.md");
-            std::fs::write(&is, &table).unwrap();
-            wrong.push(format!(
-                "tests/slt/datafusion.md does not say what is (see {}); SLT_COMPLETE=1 writes it anew",
-                is.display()
-            ));
-        }
+    let is_comparable = std::env::var_os("SLT_FILES").is_none() && std::env::var_os(place::CHECKOUT).is_none();
+    if is_comparable {
+        wrong.extend(table::compare(&files, &columns, completes()));
     }
     assert!(wrong.is_empty(), "{} complaints\n\n{}", wrong.len(), wrong.join("\n\n"));
+}
+
+/// Whether the table is written anew.
+fn completes() -> bool {
+    std::env::var_os("SLT_COMPLETE").is_some()
+}
+
+/// Files that are run, and not only included by others.
+fn tests(files: &[String]) -> impl Iterator<Item = &String> {
+    files.iter().filter(|file| file.ends_with(".slt"))
+}
+
+/// The files to run on this runner.
+fn wanted(files: &[String], engine: &Engine) -> Vec<String> {
+    if std::env::var("SLT_ENGINE").is_ok_and(|wanted| wanted != engine.name()) {
+        return Vec::new();
+    }
+    if let Ok(wanted) = std::env::var("SLT_FILES") {
+        return tests(files).filter(|file| wanted.split(',').any(|part| file.contains(part))).cloned().collect();
+    }
+    let everything = completes() || std::env::var_os(EVERYTHING).is_some() || *engine == Engine::Local;
+    let is_taken = |(number, file): &(usize, &String)| {
+        everything || number % CLUSTER_STEP == 0 || CLUSTER_ALWAYS.contains(&file.as_str())
+    };
+    tests(files).enumerate().filter(is_taken).map(|(_, file)| file.clone()).collect()
 }
 
 /// All files of the package, those that are only included among them, by name.
@@ -144,10 +166,10 @@ fn complaints(engine: &Engine, exceptions: &Exceptions, outcomes: &[(At, Outcome
     let mut complaints = Vec::new();
     for ((file, line), outcome) in outcomes {
         match outcome {
-            Outcome::Failed(message) => complaints.push(format!("{}: {file}:{line}\n{message}", engine.name)),
+            Outcome::Failed(message) => complaints.push(format!("{}: {file}:{line}\n{message}", engine.name())),
             Outcome::Mended => complaints.push(format!(
                 "{}: {file}:{line} gives DataFusion's answer: take it out of datafusion_exceptions.tsv",
-                engine.name
+                engine.name()
             )),
             _ => {}
         }
@@ -156,7 +178,7 @@ fn complaints(engine: &Engine, exceptions: &Exceptions, outcomes: &[(At, Outcome
         outcomes.iter().map(|((file, line), _)| ((file.as_str(), *line), ())).collect();
     for (file, line) in exceptions.records().filter(|_| is_whole) {
         if !known.contains_key(&(file, line)) {
-            complaints.push(format!("{}: datafusion_exceptions.tsv: there is no record {file}:{line}", engine.name));
+            complaints.push(format!("{}: datafusion_exceptions.tsv: there is no record {file}:{line}", engine.name()));
         }
     }
     complaints

@@ -8,7 +8,7 @@ use sqllogictest::{
     ExpectedError, MakeConnection, QueryExpect, Record, Runner, StatementExpect, strict_column_validator,
 };
 
-use super::engine::{Connection, Engine, Told, begins_with, session};
+use super::engine::{Connection, Engine, Told, begins_with};
 use super::exceptions::{Exceptions, Kind as ExceptionKind};
 use super::missing::Missing;
 use super::place::Place;
@@ -42,7 +42,7 @@ pub(super) async fn run_file(
 ) -> Vec<(At, Outcome)> {
     let suite = package("datafusion-sqllogictest").join("test_files");
     let records = sqllogictest::parse_file::<Kind>(suite.join(file)).unwrap();
-    let session = match session(engine, place) {
+    let session = match engine.session(place).await {
         Ok(session) => session,
         Err(error) => return vec![((file.to_string(), 1), Outcome::Failed(error.to_string()))],
     };
@@ -111,8 +111,8 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    pub(crate) fn new(engine: &Engine, place: &Arc<Place>) -> Self {
-        Records { session: session(engine, place).unwrap(), place: Arc::clone(place) }
+    pub(crate) async fn new(engine: &Engine, place: &Arc<Place>) -> Self {
+        Records { session: engine.session(place).await.unwrap(), place: Arc::clone(place) }
     }
 
     /// Runs a record of a file.
