@@ -24,7 +24,7 @@ use super::analyze::explained;
 use super::local::{execute, rows_to_scan};
 use super::{Execution, Gather, Gauge, Reading, Runner};
 use crate::cluster::{
-    ClusterClient, Environment, Submission, for_cluster, is_portable, plan_for_tasks, without_sharing,
+    ClusterClient, Environment, Submission, for_cluster, is_portable, plan_for_tasks, without_dynamic_filters,
 };
 use crate::error::{Error, Result};
 use crate::gang::{ClusterGangs, Gangs};
@@ -82,7 +82,7 @@ impl Runner for ClusterRunner {
 
     async fn run(&self, session: &Session, plan: LogicalPlan, gather: Gather) -> Result<Execution> {
         let mut state = session.context().state();
-        without_sharing(state.config_mut());
+        without_dynamic_filters(state.config_mut());
         let physical = plan_for_tasks(&state, &plan).await?;
         // What EXPLAIN ANALYZE asks is asked of the whole plan, not of the tasks of its last stage.
         let analyzed = physical.downcast_ref::<AnalyzeExec>().map(|analyze| Arc::clone(analyze.input()));
