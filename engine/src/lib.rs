@@ -1,6 +1,7 @@
 //! Rows: sessions, job scripts, tables, sinks, runners, gangs, events.
 
 pub mod cluster;
+mod configuration;
 mod delta;
 pub mod error;
 pub mod events;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use datafusion::config::ConfigOptions;
+use datafusion::config::{ConfigField, ConfigOptions};
 
 use storage::StoreSettings;
 
@@ -108,7 +108,7 @@ impl Options {
     /// # Errors
     /// [`Error::Usage`] for an unknown key (names the near one) or a value that is not of the key's type.
     pub fn set(&mut self, key: &str, value: &str, extension_keys: &[&str]) -> Result<()> {
-        let key = key.trim().to_lowercase();
+        let key = canonical(key);
         let value = value.trim();
         match key.as_str() {
             "engine.threads" => self.threads = positive(&key, value)?,
@@ -131,6 +131,31 @@ impl Options {
                 self.settings.insert(key, value.to_string());
             }
             _ => return Err(unknown_key(&key, extension_keys)),
+        }
+        Ok(())
+    }
+
+    /// Gives an option the value that it has in `initial`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an unknown key.
+    pub(crate) fn reset(&mut self, key: &str, initial: &Options, extension_keys: &[&str]) -> Result<()> {
+        match key {
+            "engine.target_partitions" => self.target_partitions = initial.target_partitions,
+            "engine.batch_size" => self.batch_size = initial.batch_size,
+            "engine.memory_limit" => self.memory_limit = initial.memory_limit,
+            "sink.target_file_size" => self.target_file_size = initial.target_file_size,
+            "sink.compression" => self.compression.clone_from(&initial.compression),
+            _ if key.starts_with("datafusion.") || extension_keys.contains(&key) => {
+                if key.starts_with("datafusion.") {
+                    ConfigOptions::new().reset(key).map_err(|error| unknown_engine_key(key, &error.to_string()))?;
+                }
+                match initial.settings.get(key) {
+                    Some(value) => self.settings.insert(key.to_string(), value.clone()),
+                    None => self.settings.remove(key),
+                };
+            }
+            _ => return Err(unknown_key(key, extension_keys)),
         }
         Ok(())
     }
@@ -161,6 +186,16 @@ impl Options {
     }
 }
 
+/// The key that is meant: lower case, and one of several names for the same thing.
+pub(crate) fn canonical(key: &str) -> String {
+    let key = key.trim().to_lowercase();
+    match key.as_str() {
+        "timezone" | "time.zone" => "datafusion.execution.time_zone".to_string(),
+        "datafusion.runtime.memory_limit" => "engine.memory_limit".to_string(),
+        _ => key,
+    }
+}
+
 /// An error that names the key nearest to an unknown one.
 fn unknown_key(key: &str, extension_keys: &[&str]) -> Error {
     let known: Vec<&str> = KEYS.iter().map(|option| option.key).chain(extension_keys.iter().copied()).collect();
@@ -176,7 +211,9 @@ fn unknown_key(key: &str, extension_keys: &[&str]) -> Error {
 fn unknown_engine_key(key: &str, message: &str) -> Error {
     let defaults = ConfigOptions::new().entries();
     if defaults.iter().any(|entry| entry.key == key) {
-        return Error::Usage(format!("{key}: {}", message.lines().next().unwrap_or(message)));
+        let cause = message.rsplit("caused by\n").next().unwrap_or(message);
+        let cause = cause.strip_prefix("Invalid or Unsupported Configuration: ").unwrap_or(cause);
+        return Error::Usage(format!("{key}: {}", cause.lines().next().unwrap_or(cause)));
     }
     match near(key, defaults.iter().map(|entry| entry.key.as_str())) {
         Some(suggestion) => Error::Usage(format!("unknown option `{key}`; did you mean `{suggestion}`?")),

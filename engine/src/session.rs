@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arrow::array::RecordBatch;
-use datafusion::catalog::DynamicFileCatalog;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
@@ -16,26 +15,28 @@ use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParserBuilder, Statement as SqlStatement};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, dialect_from_str};
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use futures::{StreamExt, TryStreamExt};
-use storage::{Location, Stores};
+use storage::{Location, Stores, Workspace};
+use tokio::sync::OnceCell;
 
+use crate::configuration::{RUNTIME, carry_over, configuration, set_runtime};
 use crate::error::{Error, Result};
 use crate::extension::Extension;
 use crate::gang::{Gangs, ThreadGangs};
 use crate::memory::FairPool;
 use crate::mistake::{KnownNames, explain};
-use crate::options::Options;
+use crate::options::{self, Options};
 use crate::runner::{Gather, LocalRunner, Runner};
 use crate::script::field_access;
 use crate::script::names::name_columns;
 use crate::script::parameters::{Parameter, Parameters};
 use crate::script::tokens;
 use crate::sink::SinkPlanner;
-use crate::source::{FileTables, Planned, StoreRegistry, diagnose};
+use crate::source::{FileCatalogs, FileTables, Planned, StoreRegistry, diagnose};
 use crate::temporary::TemporaryDirectory;
 
 /// See the module.
@@ -76,10 +77,17 @@ struct Inner {
     memory: Arc<FairPool>,
     warehouse: Location,
     options: RwLock<Arc<Options>>,
+    /// What RESET goes back to.
+    initial: Arc<Options>,
     parameters: Mutex<Parameters>,
     temporary: TemporaryDirectory,
+    /// Temporary files that all processes of a cluster see; made when first needed.
+    shared: OnceCell<Workspace>,
     planned: Planned,
 }
+
+/// Where the temporary files lie that all processes of a cluster must see: beside the models, which they see too.
+const SHARED: &str = "_temporary/";
 
 /// Collects what a session needs.
 #[derive(Default)]
@@ -134,7 +142,7 @@ impl SessionBuilder {
         let mut state = with_extension(builder, &extension).build();
         let planned = Planned::default();
         let tables = Arc::new(FileTables::new(stores.clone(), planned.clone()));
-        let catalogs = DynamicFileCatalog::new(Arc::clone(state.catalog_list()), Arc::clone(&tables) as _);
+        let catalogs = FileCatalogs::new(Arc::clone(state.catalog_list()), Arc::clone(&tables) as _);
         state.register_catalog_list(Arc::new(catalogs));
         for function in &extension.aggregate_functions {
             datafusion::logical_expr::registry::FunctionRegistry::register_udaf(&mut state, Arc::clone(function))?;
@@ -146,6 +154,7 @@ impl SessionBuilder {
         tables.attach(&context);
 
         let warehouse = Location::parse(&options.warehouse)?;
+        let options = Arc::new(options);
         Ok(Session {
             inner: Shared(Arc::new(Inner {
                 context,
@@ -154,9 +163,11 @@ impl SessionBuilder {
                 runner,
                 memory,
                 warehouse,
-                options: RwLock::new(Arc::new(options)),
+                initial: Arc::clone(&options),
+                options: RwLock::new(options),
                 parameters: Mutex::new(Parameters::default()),
                 temporary,
+                shared: OnceCell::new(),
                 planned,
             })),
         })
@@ -170,28 +181,15 @@ fn with_extension(mut builder: SessionStateBuilder, extension: &Extension) -> Se
     builder
 }
 
-/// The query engine's configuration: its defaults, ours where they differ, then what the user said.
-fn configuration(options: &Options, runner: &dyn Runner) -> Result<SessionConfig> {
-    let partitions = options.target_partitions.or_else(|| runner.partitions()).unwrap_or(options.threads);
-    let config = SessionConfig::new()
-        .with_target_partitions(partitions)
-        .with_batch_size(options.batch_size)
-        .with_information_schema(true);
-    let mut config = runner.configure(config);
-    let inner = config.options_mut();
-    inner.sql_parser.collect_spans = true;
-    // The rule that pulls struct fields towards the leaves makes names ambiguous when a struct's fields are taken above a
-    // projection that passes its input's columns through, as ML.PREDICT does (DataFusion 55.2).
-    inner.optimizer.enable_leaf_expression_pushdown = false;
-    if let Some(limit) = options.memory_limit {
-        // Sorting sets this much aside in each partition for the final merge; the default would fill a small limit.
-        let share = limit / (16 * partitions.max(1));
-        inner.execution.sort_spill_reservation_bytes = share.clamp(64 << 10, 10 << 20);
+/// Options that cannot change once there is a session.
+fn refuse_fixed(key: &str) -> Result<()> {
+    match options::KEYS.iter().find(|option| option.key == key && !option.in_scripts) {
+        Some(option) => Err(Error::Usage(format!(
+            "{} is fixed when the session begins; use --set, or the configuration file",
+            option.key
+        ))),
+        None => Ok(()),
     }
-    for (key, value) in options.settings.iter().filter(|(key, _)| key.starts_with("datafusion.")) {
-        inner.set(key, value).map_err(|error| Error::Usage(format!("{key}: {}", error.strip_backtrace())))?;
-    }
-    Ok(config)
 }
 
 impl Session {
@@ -248,6 +246,14 @@ impl Session {
         self.inner.temporary.path().to_path_buf()
     }
 
+    /// A directory, not made yet, for files that whoever executes plans can see; it goes with the session.
+    pub(crate) async fn new_shared_place(&self) -> Result<Location> {
+        let place = self.warehouse().as_directory().join(SHARED);
+        let take = || Workspace::open(&self.inner.stores, &place);
+        let shared = self.inner.shared.get_or_try_init(take).await?;
+        Ok(shared.location().join(&format!("{}/", uuid::Uuid::new_v4().simple())))
+    }
+
     /// Bytes that queries, and whoever else works for this session, may hold.
     pub fn memory_limit(&self) -> Option<usize> {
         self.inner.memory.limit()
@@ -278,26 +284,38 @@ impl Session {
     /// # Errors
     /// An unknown key, a wrong value, or an option that is fixed once the session has begun.
     pub fn set(&self, key: &str, value: &str) -> Result<()> {
-        let key = key.trim().to_lowercase();
+        let key = options::canonical(key);
+        refuse_fixed(&key)?;
         if key.starts_with("storage.") {
             return Err(Error::Usage(format!(
                 "{key} is fixed when the session begins; use --set, the configuration file, or OPTIONS of the statement"
             )));
         }
-        let fixed = crate::options::KEYS.iter().find(|option| option.key == key && !option.in_scripts);
-        if let Some(option) = fixed {
-            return Err(Error::Usage(format!(
-                "{} is fixed when the session begins; use --set, or the configuration file",
-                option.key
-            )));
+        if key.starts_with(RUNTIME) {
+            return set_runtime(&self.inner.context, &key, Some(value));
         }
+        self.change(|options| options.set(&key, value, &self.extension_keys()))
+    }
+
+    /// Gives an option the value with which the session began, as `RESET` does.
+    ///
+    /// # Errors
+    /// An unknown key, or an option that is fixed once the session has begun.
+    pub fn reset(&self, key: &str) -> Result<()> {
+        let key = options::canonical(key);
+        refuse_fixed(&key)?;
+        if key.starts_with(RUNTIME) {
+            return set_runtime(&self.inner.context, &key, None);
+        }
+        self.change(|options| options.reset(&key, &self.inner.initial, &self.extension_keys()))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Options) -> Result<()>) -> Result<()> {
         let mut guard = self.inner.options.write().unwrap_or_else(PoisonError::into_inner);
         let mut options = Options::clone(&guard);
-        options.set(&key, value, &self.extension_keys())?;
-        let config = configuration(&options, self.inner.runner.as_ref())?;
+        change(&mut options)?;
+        carry_over(&self.inner.context, &guard, &options, self.inner.runner.as_ref())?;
         self.inner.memory.set_limit(options.memory_limit);
-        let state = self.inner.context.state_ref();
-        *state.write().config_mut().options_mut() = config.options().as_ref().clone();
         *guard = Arc::new(options);
         Ok(())
     }
@@ -339,7 +357,14 @@ impl Session {
 
     /// The tokens of `text` with parameters in their places.
     pub fn bind(&self, text: &str) -> Result<Vec<TokenWithSpan>> {
-        self.parameters().bind(text, tokens::tokenize(text)?)
+        self.parameters().bind(text, tokens::tokenize_as(text, self.dialect().as_ref())?)
+    }
+
+    /// The dialect of SQL that statements are written in (`datafusion.sql_parser.dialect`).
+    fn dialect(&self) -> Box<dyn Dialect> {
+        let state = self.inner.context.state_ref();
+        let name = state.read().config_options().sql_parser.dialect;
+        dialect_from_str(name).unwrap_or_else(|| Box::new(GenericDialect {}))
     }
 
     /// Plans bound tokens of the statement `text` as a query.
@@ -365,8 +390,9 @@ impl Session {
         }
         let limit = self.inner.context.state_ref().read().config_options().sql_parser.recursion_limit.get();
         let parse = || {
-            let dialect = GenericDialect {};
-            let mut parser = DFParserBuilder::new(tokens).with_dialect(&dialect).with_recursion_limit(limit).build()?;
+            let dialect = self.dialect();
+            let parser = DFParserBuilder::new(tokens).with_dialect(dialect.as_ref());
+            let mut parser = parser.with_recursion_limit(limit).build()?;
             parser.parse_statements()
         };
         let mut statements = parse().map_err(|error| self.explain(error, text))?;

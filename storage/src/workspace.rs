@@ -74,6 +74,34 @@ impl Workspace {
     }
 }
 
+/// A writer that ends without a word takes its files along, too, as far as that can be done at once.
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        if let Some(path) = self.files.location.local_path() {
+            if let Err(error) = std::fs::remove_dir_all(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!("{}: cannot be removed, the next writer will: {error}", self.files.location);
+            }
+            drop(lease);
+            for empty in [Some(self.board.location.clone()), self.board.location.parent()].into_iter().flatten() {
+                // Refused by the disk unless it is empty, which is what we want.
+                let _ = empty.local_path().map(std::fs::remove_dir);
+            }
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let files = self.files.clone();
+        runtime.spawn(async move {
+            if let Err(error) = files.remove_all().await {
+                tracing::warn!(%error, "files of a workspace cannot be removed; the next writer will");
+            }
+            drop(lease);
+        });
+    }
+}
+
 async fn remove_abandoned(stores: &Stores, board: &Directory) -> Result<()> {
     let (entries, clock) = (board.entries().await?, StoreClock::default());
     for id in &entries.directories {
@@ -114,14 +142,26 @@ mod tests {
         assert!(root.join("house").local_path().is_none_or(|path| !path.exists()), "an empty directory is left");
     }
 
+    #[tokio::test]
+    async fn files_go_with_a_writer_that_is_dropped() {
+        let root = tempfile::tempdir().unwrap();
+        let stores = Stores::new();
+        let board = Location::parse(&root.path().join("house/_shards/").to_string_lossy()).unwrap();
+        let workspace = Workspace::open(&stores, &board).await.unwrap();
+        workspace.put("0/a", Bytes::from("one")).await.unwrap();
+        drop(workspace);
+        assert!(!root.path().join("house").exists());
+        assert!(root.path().exists());
+    }
+
     async fn a_dead_writer_s_files_are_removed(stores: Stores, root: Location) {
         let board = root.join("_shards/");
         let dead = Workspace::open(&stores, &board).await.unwrap();
         dead.put("a", Bytes::from("one")).await.unwrap();
         let unborn = Workspace::open(&stores, &board).await.unwrap();
-        for Workspace { mut lease, .. } in [dead, unborn] {
+        for mut workspace in [dead, unborn] {
             // The kernel drops the lock with the process; here the lease goes and its file stays.
-            lease.take().unwrap().give_up();
+            workspace.lease.take().unwrap().give_up();
         }
         let alive = Workspace::open(&stores, &board).await.unwrap();
         alive.put("b", Bytes::from("two")).await.unwrap();

@@ -113,10 +113,106 @@ impl Role {
     }
 }
 
-impl Drop for Role {
-    fn drop(&mut self) {
+impl Role {
+    /// Kills it, and waits until it is gone.
+    fn end(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A cluster whose roles are started, stopped, killed and replaced one by one. Executors have one core each.
+pub(crate) struct Roles {
+    scheduler: Role,
+    executors: Vec<(String, Role)>,
+    bind: String,
+    address: ClusterAddress,
+    started: usize,
+    directory: tempfile::TempDir,
+}
+
+impl Roles {
+    /// Starts one and waits until it is ready.
+    pub(crate) fn start(executors: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let bind = format!("127.0.0.1:{}", free_port());
+        let address = format!("gristmill://{bind}").parse().unwrap();
+        let scheduler = Self::scheduler_at(&bind, directory.path());
+        let mut roles = Roles { scheduler, executors: Vec::new(), bind, address, started: 0, directory };
+        for _ in 0..executors {
+            let executor = roles.new_executor();
+            roles.executors.push(executor);
+        }
+        roles.wait();
+        roles
+    }
+
+    fn scheduler_at(bind: &str, directory: &Path) -> Role {
+        let state = directory.join("state").display().to_string();
+        Role::start(&["scheduler", "-q", "--bind", bind, "--state-dir", &state])
+    }
+
+    fn new_executor(&mut self) -> (String, Role) {
+        self.started += 1;
+        let id = format!("executor-{}", self.started);
+        let (scheduler, work) = (self.address.to_string(), self.directory.path().display().to_string());
+        let arguments = ["executor", "-q", "--scheduler", &scheduler, "--id", &id, "--cores", "1", "--work-dir", &work];
+        let role = Role::start(&arguments);
+        (id, role)
+    }
+
+    pub(crate) fn address(&self) -> &ClusterAddress {
+        &self.address
+    }
+
+    /// A directory that goes with it.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn scheduler(&self) -> i32 {
+        self.scheduler.process()
+    }
+
+    pub(crate) fn executor(&self, number: usize) -> i32 {
+        self.executors[number].1.process()
+    }
+
+    /// Ends an executor, if it lives, and starts another in its place.
+    pub(crate) fn replace_executor(&mut self, number: usize) {
+        self.executors[number].1.end();
+        self.executors[number] = self.new_executor();
+    }
+
+    /// Ends the scheduler, if it lives, and starts another in its place, with the same history.
+    pub(crate) fn replace_scheduler(&mut self) {
+        self.scheduler.end();
+        self.scheduler = Self::scheduler_at(&self.bind, self.directory.path());
+    }
+
+    /// Waits until the scheduler knows all executors.
+    pub(crate) fn wait(&self) {
+        let begun = Instant::now();
+        let address = self.address.to_string();
+        loop {
+            let output = Command::new(env!("CARGO_BIN_EXE_gristmill"))
+                .args(["cluster", "executors", "--format", "csv", "--cluster", &address])
+                .output()
+                .unwrap();
+            let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+            let is_there = |id: &str| listed.lines().any(|line| line.split(',').next() == Some(id));
+            if output.status.success() && self.executors.iter().all(|(id, _)| is_there(id)) {
+                return;
+            }
+            assert!(begun.elapsed() < READY_WITHIN, "{listed}{}", String::from_utf8_lossy(&output.stderr));
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 

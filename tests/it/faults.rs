@@ -12,7 +12,7 @@ use crate::model_files::{ModelFiles, of_model};
 use crate::program::{PROGRAM, Place, Running, before_exec, january};
 
 /// Fractions of a run at which it is killed: scattered, and the same at every run of the tests (SplitMix64).
-fn moments(seed: u64, count: usize) -> impl Iterator<Item = f64> {
+pub(crate) fn moments(seed: u64, count: usize) -> impl Iterator<Item = f64> {
     let mut state = seed;
     (0..count).map(move |_| {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);

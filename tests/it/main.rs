@@ -7,9 +7,13 @@ mod cluster_process;
 mod model_files;
 mod program;
 mod servers;
+mod upstream;
 
 mod layering;
 mod slt;
+
+mod datafusion_slt;
+mod tpch;
 
 mod job;
 mod predict;
@@ -22,6 +26,9 @@ mod determinism;
 mod faults;
 
 mod cluster;
+mod cluster_jobs;
+mod cluster_plans;
+mod copy_kills;
 mod delta;
 mod deploy;
 mod gang;

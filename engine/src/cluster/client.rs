@@ -7,8 +7,8 @@ use ballista_core::client::BallistaClient;
 use ballista_core::serde::protobuf::execute_query_params::Query;
 use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
 use ballista_core::serde::protobuf::{
-    CancelJobParams, CleanJobDataParams, ExecuteQueryParams, GetJobMetricsParams, GetJobStatusResult, KeyValuePair,
-    PartitionLocation, job_status, operator_metric,
+    CancelJobParams, CleanJobDataParams, ExecuteQueryParams, GetJobMetricsParams, GetJobStatusResult, JobStageMetrics,
+    KeyValuePair, PartitionLocation, job_status, operator_metric,
 };
 use ballista_core::version;
 use datafusion::error::DataFusionError;
@@ -147,13 +147,19 @@ impl ClusterClient {
         }
     }
 
-    /// Asks for the rows that the operators of ended stages gave.
-    pub(crate) async fn metrics(&self, job: &str) -> Result<StageMetrics> {
+    /// Asks what the operators of ended stages have done, by stage.
+    pub(crate) async fn stages(&self, job: &str) -> Result<Vec<JobStageMetrics>> {
         let mut scheduler = self.scheduler().await?;
         let params = GetJobMetricsParams { job_id: job.to_string() };
-        let answer = scheduler.get_job_metrics(params).await.map_err(|status| self.refused(&status))?.into_inner();
+        let answer = scheduler.get_job_metrics(params).await.map_err(|status| self.refused(&status))?;
+        Ok(answer.into_inner().stages)
+    }
+
+    /// Asks for the rows that the operators of ended stages gave.
+    pub(crate) async fn metrics(&self, job: &str) -> Result<StageMetrics> {
+        let stages = self.stages(job).await?;
         let mut metrics = StageMetrics::default();
-        for operator in answer.stages.iter().flat_map(|stage| &stage.operators) {
+        for operator in stages.iter().flat_map(|stage| &stage.operators) {
             for metric in &operator.metrics {
                 match &metric.metric {
                     Some(operator_metric::Metric::OutputRows(rows)) if operator.operator_type == "DataSourceExec" => {

@@ -7,10 +7,12 @@
 //! <directory>/<job>/events.jsonl    what happened: submitted, started, statements, log lines, ended
 //! ```
 //!
-//! Jobs of one user run one after the other, in the order of submission; several users take turns.
+//! Jobs of one user run one after the other, in the order of submission; several users take turns: the next to begin is a
+//! job of the user whose last one began longest ago.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -58,6 +60,8 @@ struct Inner {
     options: Options,
     face: Arc<dyn JobFace>,
     jobs: Mutex<BTreeMap<String, Job>>,
+    /// Jobs taken in so far: tells those of one millisecond apart.
+    taken: AtomicU32,
     /// Somebody should look whether a job can begin.
     changed: Notify,
 }
@@ -98,8 +102,8 @@ impl Jobs {
             }
             jobs.insert(id, Job::new(request, info, journal));
         }
-        let inner =
-            Inner { directory, client, environment, options, face, jobs: Mutex::new(jobs), changed: Notify::new() };
+        let (jobs, taken, changed) = (Mutex::new(jobs), AtomicU32::new(0), Notify::new());
+        let inner = Inner { directory, client, environment, options, face, jobs, taken, changed };
         Ok(Jobs { inner: Arc::new(inner) })
     }
 
@@ -126,13 +130,19 @@ impl Jobs {
         let script = Script::parse(name_of(&request), request.script.as_str())?;
         self.settings_of(&request)?;
         script.check_parameters(&parameters(&request))?;
-        let id = uuid::Uuid::now_v7().simple().to_string()[..17].to_string();
+        let id = self.new_id();
         let mut journal = Journal::create(&self.inner.directory, &id, &request)?;
         let mut info = fold(&id, &request, Vec::new());
         record(&mut journal, &mut info, Entry::Submitted)?;
         self.jobs().insert(id, Job::new(request, info.clone(), journal));
         self.inner.changed.notify_one();
         Ok(info)
+    }
+
+    /// A name that sorts by the time of submission.
+    fn new_id(&self) -> String {
+        let number = self.inner.taken.fetch_add(1, Ordering::Relaxed) & 0xf_ffff;
+        format!("{:012x}{number:05x}", now_ms())
     }
 
     /// Puts a job that has ended back into the queue; it will go on after its last finished statement.
@@ -210,20 +220,14 @@ impl Jobs {
         self.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Marks the next job that may begin as running: the oldest of a user who has none running.
+    /// Marks the next job that may begin as running.
     fn next(&self) -> Option<String> {
         let mut jobs = self.jobs();
-        let running: Vec<String> =
-            jobs.values().filter(|job| job.info.state == JobState::Running).map(|job| job.info.user.clone()).collect();
-        if running.len() >= RUNNING_MAX {
-            return None;
-        }
-        let waiting = jobs.values_mut().filter(|job| job.info.state == JobState::Queued);
-        let job = waiting.filter(|job| !running.contains(&job.info.user)).min_by_key(|job| job.info.submitted_ms)?;
-        match job.record(Entry::Started) {
-            Ok(()) => Some(job.info.id.clone()),
+        let id = next_of(jobs.values().map(|job| &job.info))?;
+        match found(&mut jobs, &id).and_then(|job| job.record(Entry::Started)) {
+            Ok(()) => Some(id),
             Err(error) => {
-                tracing::error!(job = job.info.id, %error, "the job cannot begin");
+                tracing::error!(job = id, %error, "the job cannot begin");
                 None
             }
         }
@@ -377,6 +381,22 @@ fn apply(info: &mut JobInfo, at_ms: u64, entry: &Entry) {
     }
 }
 
+/// The job that may begin: of the users who have none running the one whose last began longest ago, of theirs the oldest.
+fn next_of<'a>(jobs: impl Iterator<Item = &'a JobInfo> + Clone) -> Option<String> {
+    let running: Vec<&str> =
+        jobs.clone().filter(|job| job.state == JobState::Running).map(|job| job.user.as_str()).collect();
+    if running.len() >= RUNNING_MAX {
+        return None;
+    }
+    let mut last: BTreeMap<&str, u64> = BTreeMap::new();
+    for job in jobs.clone() {
+        let began = last.entry(&job.user).or_default();
+        *began = (*began).max(job.started_ms.unwrap_or(0));
+    }
+    let waiting = jobs.filter(|job| job.state == JobState::Queued && !running.contains(&job.user.as_str()));
+    waiting.min_by_key(|job| (last[job.user.as_str()], job.submitted_ms, &job.id)).map(|job| job.id.clone())
+}
+
 #[allow(clippy::disallowed_methods, reason = "a job's history tells when things happened")]
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
@@ -424,4 +444,52 @@ impl ResultSink for Results {
 /// Where the histories lie below a scheduler's state directory.
 pub fn jobs_directory(state: &Path) -> PathBuf {
     state.join("jobs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(user: &str, number: u64) -> JobInfo {
+        let request = JobRequest { user: user.to_string(), ..JobRequest::default() };
+        let id = format!("{user}{number:03}");
+        fold(&id, &request, vec![(number, Entry::Submitted)])
+    }
+
+    /// A user who submits many jobs first does not keep the others waiting until all of them are done.
+    #[test]
+    fn users_take_turns() {
+        let users = ["a", "b", "c", "d", "e", "f"];
+        let mut jobs: Vec<JobInfo> = users
+            .iter()
+            .enumerate()
+            .flat_map(|(at, user)| (0..10).map(move |n| job(user, 10 * at as u64 + n)))
+            .collect();
+        let mut began: Vec<String> = Vec::new();
+        let mut clock = 1000;
+        while jobs.iter().any(|job| !job.state.is_final()) {
+            while let Some(id) = next_of(jobs.iter()) {
+                clock += 1;
+                apply(jobs.iter_mut().find(|job| job.id == id).unwrap(), clock, &Entry::Started);
+                began.push(id);
+            }
+            let running: Vec<usize> = (0..jobs.len()).filter(|at| jobs[*at].state == JobState::Running).collect();
+            let mut of: Vec<&str> = running.iter().map(|at| jobs[*at].user.as_str()).collect();
+            of.dedup();
+            assert_eq!(of.len(), running.len(), "two jobs of one user run at once");
+            // Jobs are of different lengths.
+            let ends = running[clock as usize % running.len()];
+            apply(&mut jobs[ends], clock, &Entry::Ended { state: JobState::Succeeded, error: None, exit_code: 0 });
+            let counts = users.map(|user| began.iter().filter(|id| id.starts_with(user)).count());
+            let waits = |at: &usize| counts[*at] < 10;
+            let least = (0..users.len()).filter(waits).map(|at| counts[at]).min().unwrap_or(10);
+            let starved = counts.iter().any(|count| *count > least + 4);
+            assert!(!starved, "{counts:?}");
+        }
+        for user in users {
+            let own: Vec<&String> = began.iter().filter(|id| id.starts_with(user)).collect();
+            assert_eq!(own.len(), 10);
+            assert!(own.is_sorted(), "{own:?}");
+        }
+    }
 }

@@ -88,11 +88,18 @@ pub(crate) fn for_cluster(mut config: SessionConfig) -> SessionConfig {
     // View arrays are sent whole, with the buffers that they share.
     options.execution.parquet.schema_force_view_types = false;
     options.sql_parser.map_string_types_to_utf8view = false;
-    // Both pass values between operators of one process; operators of different stages are in different ones.
+    // Passes values between operators of one process; operators of different stages are in different ones.
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
-    options.optimizer.enable_dynamic_filter_pushdown = false;
-    options.optimizer.enable_join_dynamic_filter_pushdown = false;
-    options.optimizer.enable_topk_dynamic_filter_pushdown = false;
-    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    without_dynamic_filters(&mut config);
     config
+}
+
+/// Turns off, whatever the session says, what passes values between operators of one process: those of different stages
+/// are in different ones.
+pub(crate) fn without_dynamic_filters(config: &mut SessionConfig) {
+    let optimizer = &mut config.options_mut().optimizer;
+    optimizer.enable_dynamic_filter_pushdown = false;
+    optimizer.enable_join_dynamic_filter_pushdown = false;
+    optimizer.enable_topk_dynamic_filter_pushdown = false;
+    optimizer.enable_aggregate_dynamic_filter_pushdown = false;
 }

@@ -38,10 +38,11 @@ struct Line {
     entry: Entry,
 }
 
-/// The history of one job, open for appending.
+/// The history of one job. Its file is open while the job runs: a scheduler knows more jobs than a process may have files
+/// open.
 pub(super) struct Journal {
     path: PathBuf,
-    file: File,
+    file: Option<File>,
 }
 
 impl Journal {
@@ -49,24 +50,24 @@ impl Journal {
     pub(super) fn create(directory: &Path, id: &str, request: &JobRequest) -> Result<Self> {
         let own = directory.join(id);
         let unusable = |error: std::io::Error| failed(&own, "cannot be written", &error);
-        fs::create_dir_all(&own).map_err(unusable)?;
+        fs::create_dir_all(directory).and_then(|()| fs::create_dir(&own)).map_err(unusable)?;
         let text = serde_json::to_vec_pretty(request).map_err(|error| unusable(error.into()))?;
         let staged = own.join(".request.json");
         let mut file = File::create(&staged).map_err(unusable)?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(unusable)?;
         fs::rename(&staged, own.join(REQUEST)).map_err(unusable)?;
-        Journal::open(own.join(EVENTS))
+        Ok(Journal { path: own.join(EVENTS), file: None })
     }
 
-    fn open(path: PathBuf) -> Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        let mut file = file.map_err(|error| failed(&path, "cannot be written", &error))?;
+    fn open(&self) -> Result<File> {
+        let file = OpenOptions::new().create(true).append(true).open(&self.path);
+        let mut file = file.map_err(|error| self.unwritable(&error))?;
         // A line that was cut short must not run into the next one.
-        let bytes = fs::read(&path).map_err(|error| failed(&path, "cannot be read", &error))?;
+        let bytes = fs::read(&self.path).map_err(|error| failed(&self.path, "cannot be read", &error))?;
         if bytes.last().is_some_and(|last| *last != b'\n') {
-            file.write_all(b"\n").map_err(|error| failed(&path, "cannot be written", &error))?;
+            file.write_all(b"\n").map_err(|error| self.unwritable(&error))?;
         }
-        Ok(Journal { path, file })
+        Ok(file)
     }
 
     /// The histories below a directory, in the order of their ids.
@@ -81,7 +82,7 @@ impl Journal {
             let parsed = serde_json::from_slice(&bytes);
             let parsed = parsed.map_err(|error| failed(&request, "is damaged", &error.into()))?;
             let id = entry.file_name().to_string_lossy().into_owned();
-            all.push((id, parsed, Journal::open(entry.path().join(EVENTS))?));
+            all.push((id, parsed, Journal { path: entry.path().join(EVENTS), file: None }));
         }
         all.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(all)
@@ -92,10 +93,15 @@ impl Journal {
         let line = Line { at_ms, entry: entry.clone() };
         let mut text = serde_json::to_vec(&line).map_err(|error| self.unwritable(&error.into()))?;
         text.push(b'\n');
-        self.file.write_all(&text).map_err(|error| self.unwritable(&error))?;
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => self.open()?,
+        };
+        file.write_all(&text).map_err(|error| self.unwritable(&error))?;
         if !matches!(entry, Entry::Log { .. }) {
-            self.file.sync_data().map_err(|error| self.unwritable(&error))?;
+            file.sync_data().map_err(|error| self.unwritable(&error))?;
         }
+        self.file = (!matches!(entry, Entry::Submitted | Entry::Ended { .. })).then_some(file);
         Ok(())
     }
 
@@ -105,7 +111,11 @@ impl Journal {
 
     /// All of it.
     pub(super) fn entries(&self) -> Result<Vec<(u64, Entry)>> {
-        let file = File::open(&self.path).map_err(|error| failed(&self.path, "cannot be read", &error))?;
+        let file = match File::open(&self.path) {
+            // The scheduler ended between taking the job in and its first entry.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            file => file.map_err(|error| failed(&self.path, "cannot be read", &error))?,
+        };
         let mut entries = Vec::new();
         for line in BufReader::new(file).lines() {
             let line = line.map_err(|error| failed(&self.path, "cannot be read", &error))?;

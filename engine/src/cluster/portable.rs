@@ -21,11 +21,16 @@ pub(crate) fn is_portable(plan: &Arc<dyn ExecutionPlan>) -> bool {
     leaves.known && leaves.scans > 0 && leaves.inline_bytes <= INLINE_BYTES_MAX
 }
 
-/// Upstream's message for a scan has no place for compression, nor for every option of CSV: the files would be read
-/// otherwise, or as empty (DataFusion 55.2).
+/// Upstream's message for a scan has no place for compression, nor for every option of CSV, nor for columns that only the
+/// reader makes (`file_row_index()`), nor for Arrow's other format, that of streams: the files would be read otherwise, or
+/// as empty, or not at all (DataFusion 55.2).
 fn travels_whole(files: &FileScanConfig) -> bool {
-    let has_terminator = files.file_source().downcast_ref::<CsvSource>().is_some_and(|csv| csv.terminator().is_some());
-    !files.file_compression_type.is_compressed() && !has_terminator
+    let source = files.file_source();
+    let has_terminator = source.downcast_ref::<CsvSource>().is_some_and(|csv| csv.terminator().is_some());
+    !files.file_compression_type.is_compressed()
+        && !has_terminator
+        && source.table_schema().virtual_columns().is_empty()
+        && source.file_type() != "arrow_stream"
 }
 
 struct Leaves {

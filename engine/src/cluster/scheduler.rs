@@ -3,19 +3,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ballista_core::config::TaskSchedulingPolicy;
-use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
-use ballista_scheduler::cluster::BallistaCluster;
+use ballista_core::serde::protobuf::UpdateTaskStatusParams;
+use ballista_core::serde::protobuf::scheduler_grpc_server::{SchedulerGrpc, SchedulerGrpcServer};
+use ballista_scheduler::cluster::{BallistaCluster, ClusterState};
 use ballista_scheduler::config::SchedulerConfig;
 use ballista_scheduler::scheduler_process::create_scheduler;
 use ballista_scheduler::scheduler_server::SchedulerServer;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
+use tonic::Request;
 use tonic::service::{Routes, RoutesBuilder};
 
 use super::api::ExecutorInfo;
+use super::cores::{Cores, CountedCores, lasting};
 use super::environment::{Environment, default_config};
 use super::lending::Lending;
 use super::{LOST_AFTER, MESSAGE_BYTES_MAX, RESULT_LIFETIME};
@@ -24,6 +27,8 @@ use crate::gang::LeaseOffice;
 
 /// How often the scheduler looks for executors that are lost.
 const LOOK_FOR_LOST_SECONDS: u64 = 2;
+/// How often the cores that are taken are compared with the tasks that run.
+const LOOK_FOR_CORES_EVERY: Duration = Duration::from_secs(1);
 /// Tries of a task, and of a stage, before the job fails.
 const TASK_TRIES: usize = 4;
 const STAGE_TRIES: usize = 4;
@@ -53,17 +58,55 @@ impl Scheduler {
     /// Functions that do not fit together, settings that upstream refuses.
     pub async fn start(settings: &SchedulerSettings, environment: &Environment) -> Result<Self> {
         let config = Arc::new(config(settings, environment)?);
-        let cluster = BallistaCluster::new_from_config(&config).await.map_err(unusable)?;
+        let upstream = BallistaCluster::new_from_config(&config).await.map_err(unusable)?;
+        let cores = Arc::new(CountedCores::new(upstream.cluster_state()));
         let leases = LeaseOffice::default();
-        let lending = Lending::new(cluster.cluster_state(), leases.clone());
-        let cluster = BallistaCluster::new(Arc::new(lending), cluster.job_state());
+        let lending = Lending::new(Arc::clone(&cores) as Arc<dyn ClusterState>, leases.clone());
+        let cluster = BallistaCluster::new(Arc::new(lending), upstream.job_state());
         let server = create_scheduler(cluster, config).await.map_err(unusable)?;
-        Ok(Scheduler { server, leases })
+        let scheduler = Scheduler { server, leases };
+        tokio::spawn(scheduler.clone().give_cores_back(cores));
+        Ok(scheduler)
     }
 
     /// Who works for which gang.
     pub fn leases(&self) -> &LeaseOffice {
         &self.leases
+    }
+
+    /// Gives cores back that are taken while no running task accounts for them.
+    async fn give_cores_back(self, cores: Arc<CountedCores>) {
+        let mut before = Cores::new();
+        loop {
+            tokio::time::sleep(LOOK_FOR_CORES_EVERY).await;
+            let now = cores.unaccounted(&self.running_cores().await);
+            let lasting = lasting(&before, &now);
+            before = if lasting.is_empty() { now } else { Cores::new() };
+            for (executor_id, count) in lasting {
+                tracing::debug!(executor_id, count, "cores of tasks that are gone are given back");
+                if let Err(error) = cores.unbind_tasks(vec![(executor_id.clone(), count)]).await {
+                    tracing::warn!(executor_id, %error, "cores cannot be given back");
+                }
+                // Word of no task at all makes the scheduler look what could run.
+                let word = UpdateTaskStatusParams { executor_id, task_status: Vec::new() };
+                if let Err(status) = SchedulerGrpc::update_task_status(&self.server, Request::new(word)).await {
+                    tracing::warn!(%status, "the scheduler does not look for work");
+                }
+            }
+        }
+    }
+
+    /// The cores of the tasks that run, by executor.
+    async fn running_cores(&self) -> Cores {
+        let mut cores = Cores::new();
+        for job in self.server.state.task_manager.get_running_job_cache().values() {
+            let graph = job.execution_graph.read().await;
+            for task in graph.running_tasks() {
+                let own = graph.task_vcores(task.stage_id, task.task_id).unwrap_or(1);
+                *cores.entry(task.executor_id).or_default() += own;
+            }
+        }
+        cores
     }
 
     /// The services that drivers and executors call.

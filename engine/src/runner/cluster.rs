@@ -9,7 +9,9 @@ use ballista_core::extension::SessionConfigHelperExt;
 use ballista_core::serde::protobuf::PartitionLocation;
 use datafusion::error::{DataFusionError, Result as QueryResult};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::analyze::AnalyzeExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::SessionConfig;
@@ -18,9 +20,12 @@ use datafusion_proto::protobuf::PhysicalPlanNode;
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::OnceCell;
 
+use super::analyze::explained;
 use super::local::{execute, rows_to_scan};
 use super::{Execution, Gather, Gauge, Reading, Runner};
-use crate::cluster::{ClusterClient, Environment, Submission, for_cluster, is_portable, plan_for_tasks};
+use crate::cluster::{
+    ClusterClient, Environment, Submission, for_cluster, is_portable, plan_for_tasks, without_dynamic_filters,
+};
 use crate::error::{Error, Result};
 use crate::gang::{ClusterGangs, Gangs};
 use crate::session::Session;
@@ -63,6 +68,10 @@ impl Runner for ClusterRunner {
         Some(self.cores)
     }
 
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     fn configure(&self, config: SessionConfig) -> SessionConfig {
         for_cluster(config)
     }
@@ -72,33 +81,68 @@ impl Runner for ClusterRunner {
     }
 
     async fn run(&self, session: &Session, plan: LogicalPlan, gather: Gather) -> Result<Execution> {
-        let state = session.context().state();
+        let mut state = session.context().state();
+        without_dynamic_filters(state.config_mut());
         let physical = plan_for_tasks(&state, &plan).await?;
-        if !is_portable(&physical) {
+        // What EXPLAIN ANALYZE asks is asked of the whole plan, not of the tasks of its last stage.
+        let analyzed = physical.downcast_ref::<AnalyzeExec>().map(|analyze| Arc::clone(analyze.input()));
+        let travelling = analyzed.as_ref().unwrap_or(&physical);
+        let Some(task) = self.remote(session, &state, travelling)? else {
             return execute(&state, physical, gather);
+        };
+        let gauge =
+            Arc::new(RemoteGauge { rows_to_scan: rows_to_scan(travelling), progress: Arc::clone(&task.progress) });
+        let partitions = match physical.downcast_ref::<AnalyzeExec>() {
+            Some(analyze) => vec![analysis(task, analyze)],
+            None => partitions(&task, &physical, gather),
+        };
+        Ok(Execution { partitions, gauge })
+    }
+}
+
+impl ClusterRunner {
+    /// The plan ready to be handed over, unless it must run in the driver.
+    fn remote(
+        &self,
+        session: &Session,
+        state: &SessionState,
+        plan: &Arc<dyn ExecutionPlan>,
+    ) -> Result<Option<Arc<Remote>>> {
+        if !is_portable(plan) {
+            return Ok(None);
         }
-        let message =
-            match PhysicalPlanNode::try_from_physical_plan(Arc::clone(&physical), self.environment.codec().as_ref()) {
-                Ok(message) => message,
-                Err(error) => {
-                    tracing::debug!(%error, "the plan holds a node that does not travel: it runs in the driver");
-                    return execute(&state, physical, gather);
-                }
-            };
+        let codec = self.environment.codec();
+        let message = match PhysicalPlanNode::try_from_physical_plan(Arc::clone(plan), codec.as_ref()) {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::debug!(%error, "the plan holds a node that does not travel: it runs in the driver");
+                return Ok(None);
+            }
+        };
         let mut encoded = Vec::new();
         message.try_encode(&mut encoded)?;
-        let task = Arc::new(Remote {
+        Ok(Some(Arc::new(Remote {
             client: self.client.clone(),
             plan: encoded,
             settings: state.config().to_key_value_pairs(),
             session_id: session.context().session_id(),
             ended: OnceCell::new(),
             progress: Arc::default(),
-        });
-        let gauge =
-            Arc::new(RemoteGauge { rows_to_scan: rows_to_scan(&physical), progress: Arc::clone(&task.progress) });
-        Ok(Execution { partitions: partitions(&task, &physical, gather), gauge })
+        })))
     }
+}
+
+/// The answer of EXPLAIN ANALYZE; the plan runs when somebody reads it.
+fn analysis(task: Arc<Remote>, analyze: &AnalyzeExec) -> SendableRecordBatchStream {
+    let (schema, verbose) = (analyze.schema(), analyze.verbose());
+    let columns = Arc::clone(&schema);
+    let rows = futures::stream::once(async move {
+        let ended = task.ended.get_or_try_init(|| task.execute()).await?;
+        let job = ended.submission.job().unwrap_or_default();
+        let stages = task.client.stages(job).await.map_err(outward)?;
+        explained(&columns, verbose, &stages, &ended.places)
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, rows))
 }
 
 /// One stream for each partition, or one of them all; none begins before somebody reads it.
@@ -128,7 +172,7 @@ struct Remote {
 /// Where the rows are; they are removed when this is dropped.
 struct Ended {
     places: Vec<PartitionLocation>,
-    _submission: Submission,
+    submission: Submission,
 }
 
 impl Remote {
@@ -181,7 +225,7 @@ impl Remote {
                 biased;
                 update = submission.next() => if let Some(places) = update? {
                     self.measure(&submission).await;
-                    return Ok(Ended { places, _submission: submission });
+                    return Ok(Ended { places, submission });
                 },
                 _ = ticks.tick() => self.measure(&submission).await,
             }

@@ -1,6 +1,7 @@
 //! How a plan is executed. A logical plan goes in, a stream of rows comes out, and one can ask how far it is; whether
 //! the work was done in this process or elsewhere is the runner's own affair.
 
+mod analyze;
 mod cluster;
 mod local;
 
@@ -27,6 +28,11 @@ pub trait Runner: Send + Sync {
     /// How many partitions plans have unless the user says otherwise; `None` leaves it to the session's threads.
     fn partitions(&self) -> Option<usize> {
         None
+    }
+
+    /// Whether plans are executed by processes that see nothing of this one's memory.
+    fn is_remote(&self) -> bool {
+        false
     }
 
     /// Adjusts the query engine's configuration to where plans are executed.

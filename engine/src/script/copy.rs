@@ -153,7 +153,7 @@ impl Copy {
         let target = Target { location, delta: self.delta, mode: self.mode(), options, partition_by };
         let (_, plan) = frame.into_parts();
         let stored = store(job, plan.clone(), target).await;
-        job.explained(stored, &plan, text).await
+        job.explained(stored, &plan, text).await.map(|(finished, _)| finished)
     }
 
     fn file_options(&self, session: &Session, schema: &arrow::datatypes::Schema) -> Result<FileOptions> {

@@ -8,7 +8,7 @@ use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::listing::ListingTable;
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::dml::InsertOp;
-use datafusion::logical_expr::{DmlStatement, LogicalPlan, WriteOp};
+use datafusion::logical_expr::{DmlStatement, LogicalPlan, LogicalPlanBuilder, WriteOp};
 use futures::TryStreamExt;
 use storage::{CommitMode, Location};
 
@@ -29,20 +29,28 @@ pub(super) async fn run(job: &Job<'_>, statement: DmlStatement, text: &str) -> R
     match (provider.downcast_ref::<ListingTable>(), &statement.op) {
         (Some(table), WriteOp::Insert(op)) => {
             let target = target(job.session, table, *op, &statement)?;
-            let stored = store(job, input.clone(), target).await;
-            job.explained(stored, &input, text).await
+            let stored = store(job, ordered(table, input.clone())?, target).await;
+            job.explained(stored, &input, text).await.map(|(finished, _)| finished)
         }
         (None, WriteOp::Insert(op)) if provider.is::<DeltaTable>() => {
             let table = provider.downcast_ref::<DeltaTable>().expect("a Delta table, as asked above");
             let target = delta_target(job.session, table, *op, &statement)?;
             let stored = store(job, input.clone(), target).await;
-            job.explained(stored, &input, text).await
+            job.explained(stored, &input, text).await.map(|(finished, _)| finished)
         }
         _ => {
             let counted = count(job, LogicalPlan::Dml(statement)).await;
             let rows = job.explained(counted, &input, text).await?;
             Ok(Finished { rows: Some(rows), ..Finished::default() })
         }
+    }
+}
+
+/// The rows in the order that the table's files are declared to have (WITH ORDER): readers rely on it.
+fn ordered(table: &ListingTable, input: LogicalPlan) -> Result<LogicalPlan> {
+    match table.options().file_sort_order.first() {
+        Some(order) if !order.is_empty() => Ok(LogicalPlanBuilder::from(input).sort(order.clone())?.build()?),
+        _ => Ok(input),
     }
 }
 

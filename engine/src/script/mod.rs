@@ -4,6 +4,7 @@
 mod assert;
 mod check;
 pub(crate) mod copy;
+mod create_table;
 mod declare;
 pub mod field_access;
 mod insert;
@@ -49,6 +50,9 @@ pub(crate) fn parse(session: &Session, text: &str) -> Result<Kind> {
     }
     if begins_with(&words, &["SET"]) {
         return Ok(Kind::Set(set::Set::parse(text, &words)?));
+    }
+    if begins_with(&words, &["RESET"]) {
+        return Ok(Kind::Set(set::Set::parse_reset(text, &words)?));
     }
     if begins_with(&words, &["ASSERT"]) {
         return Ok(Kind::Assert(assert::Assert::parse(text, &words)?));

@@ -36,8 +36,11 @@ fn of_query(query: &mut Query) {
 fn name(item: &mut SelectItem) {
     let SelectItem::UnnamedExpr(expr) = item else { return };
     let has_name = match expr {
-        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => true,
+        // A query in parentheses is called as its own column, which ORDER BY may name.
+        Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Subquery(_) => true,
         Expr::CompoundFieldAccess { .. } => !has_field_behind_bracket(expr),
+        // A struct that is unnested becomes several columns, with names of their own.
+        Expr::Function(call) => call.name.to_string().eq_ignore_ascii_case("unnest"),
         _ => false,
     };
     if has_name {
@@ -62,6 +65,7 @@ mod tests {
             ),
             ("SELECT t.a[1], a[1].b FROM t", "SELECT t.a[1], a[1].b AS \"a[1].b\" FROM t"),
             ("SELECT a + 1 AS b FROM t", "SELECT a + 1 AS b FROM t"),
+            ("SELECT unnest(a) FROM t", "SELECT unnest(a) FROM t"),
             ("SELECT 1+1 UNION SELECT 2+2", "SELECT 1 + 1 AS \"1 + 1\" UNION SELECT 2 + 2"),
             ("SELECT * FROM (SELECT 1+1)", "SELECT * FROM (SELECT 1 + 1)"),
         ] {

@@ -69,7 +69,8 @@ impl Parameters {
         let mut bound = Vec::with_capacity(tokens.len());
         for (token, text_allowed) in tokens.into_iter().zip(texts_allowed) {
             match &token.token {
-                Token::Placeholder(name) if name.starts_with('$') => {
+                // `$1` belongs to PREPARE, which the query engine knows.
+                Token::Placeholder(name) if name.starts_with('$') && name[1..].parse::<usize>().is_err() => {
                     let parameter = self.named(&name[1..], offset_of(text, token.span.start))?;
                     bound.extend(literal(parameter)?.into_iter().map(|literal| token_at(&token, literal)));
                 }
@@ -241,6 +242,7 @@ mod tests {
             ("$price", "CAST('123.45'ASDECIMAL(10,2))"),
             ("$nothing", "CAST(NULLASINT)"),
             ("'$n ${n}'", "'$n ${n}'"),
+            ("PREPARE p AS SELECT $1", "PREPARE p AS SELECT $1"),
         ] {
             assert_eq!(bind(text).unwrap(), expected, "{text}");
         }

@@ -395,7 +395,7 @@ fn makes_session(text: &str) -> bool {
 pub(super) fn title(kind: &Kind, text: &str) -> String {
     match kind {
         Kind::Declare(declare) => declare.title(),
-        Kind::Set(set) => format!("SET {}", set.key),
+        Kind::Set(set) => set.title(),
         Kind::Assert(assert) => assert.title(),
         Kind::Copy(copy) => copy.title(),
         Kind::Extension(statement) => statement.title(),

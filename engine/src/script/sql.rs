@@ -4,20 +4,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::dataframe::DataFrame;
-use datafusion::datasource::MemTable;
-use datafusion::logical_expr::{CreateExternalTable, CreateMemoryTable, DdlStatement, LogicalPlan};
+use datafusion::logical_expr::{CreateExternalTable, DdlStatement, LogicalPlan};
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
-use futures::TryStreamExt;
 
-use super::insert;
 use super::run::Job;
+use super::{create_table, insert};
 use crate::error::{Error, Result, near};
 use crate::extension::Finished;
-use crate::runner::Gather;
 use crate::session::Session;
 use crate::source::{TableSource, open};
 
@@ -44,7 +40,7 @@ pub(crate) async fn execute(
             None
         }
         LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(statement)) => {
-            create_memory(session, text, statement, job).await?
+            create_table::create(session, text, statement, job).await?
         }
         LogicalPlan::Ddl(statement) => {
             if let DdlStatement::DropTable(drop) = &statement {
@@ -89,66 +85,16 @@ async fn create_external(session: &Session, statement: &CreateExternalTable) -> 
     replace(session, &statement.name, table)
 }
 
-async fn create_memory(
-    session: &Session,
-    text: &str,
-    statement: CreateMemoryTable,
-    job: Option<&Job<'_>>,
-) -> Result<Option<u64>> {
-    let CreateMemoryTable { name, input, if_not_exists, or_replace, constraints, column_defaults, .. } = statement;
-    if !may_create(session, &name, or_replace, if_not_exists)? {
-        return Ok(None);
-    }
-    let input = Arc::unwrap_or_clone(input);
-    let schema = Arc::clone(input.schema().inner());
-    let (partitions, rows) = match job {
-        None => (vec![Vec::new()], None),
-        Some(job) => {
-            let read = input.clone();
-            let collected = async {
-                let execution = session.runner().run(session, input, Gather::Partitions).await?;
-                let streams =
-                    execution.partitions.into_iter().map(|stream| tokio::spawn(stream.try_collect::<Vec<_>>()));
-                let tasks = Tasks(streams.collect());
-                job.watch(execution.gauge.as_ref(), tasks.join()).await
-            };
-            let collected: Result<Vec<Vec<RecordBatch>>> = collected.await;
-            let batches = job.explained(collected, &read, text).await?;
-            let rows = batches.iter().flatten().map(|batch| batch.num_rows() as u64).sum();
-            (batches, Some(rows))
-        }
-    };
-    let defaults = column_defaults.into_iter().collect();
-    let table = MemTable::try_new(schema, partitions)?.with_constraints(constraints).with_column_defaults(defaults);
-    replace(session, &name, Arc::new(table))?;
-    Ok(rows)
-}
-
-/// Tasks that are stopped when nobody waits for them any more.
-struct Tasks<T>(Vec<tokio::task::JoinHandle<datafusion::error::Result<T>>>);
-
-impl<T> Tasks<T> {
-    async fn join(mut self) -> Result<Vec<T>> {
-        let mut results = Vec::with_capacity(self.0.len());
-        for task in &mut self.0 {
-            results.push(
-                task.await.map_err(|error| datafusion::error::DataFusionError::ExecutionJoin(Box::new(error)))??,
-            );
-        }
-        Ok(results)
-    }
-}
-
-impl<T> Drop for Tasks<T> {
-    fn drop(&mut self) {
-        for task in &self.0 {
-            task.abort();
-        }
-    }
-}
-
 /// Whether the table is to be made: not when it is there and that is fine.
-fn may_create(session: &Session, name: &TableReference, or_replace: bool, if_not_exists: bool) -> Result<bool> {
+pub(super) fn may_create(
+    session: &Session,
+    name: &TableReference,
+    or_replace: bool,
+    if_not_exists: bool,
+) -> Result<bool> {
+    if or_replace && if_not_exists {
+        return Err(Error::invalid("OR REPLACE and IF NOT EXISTS contradict each other"));
+    }
     let exists = exists(session, name);
     if exists && !or_replace && !if_not_exists {
         return Err(Error::invalid(format!("table `{name}` exists already"))
@@ -173,7 +119,7 @@ fn must_exist(session: &Session, name: &TableReference, if_exists: bool, kind: &
     })
 }
 
-fn replace(session: &Session, name: &TableReference, table: Arc<dyn TableProvider>) -> Result<()> {
+pub(super) fn replace(session: &Session, name: &TableReference, table: Arc<dyn TableProvider>) -> Result<()> {
     session.context().deregister_table(name.clone())?;
     session.context().register_table(name.clone(), table)?;
     Ok(())

@@ -26,8 +26,8 @@ pub(crate) struct Target {
     pub(crate) partition_by: Vec<String>,
 }
 
-/// Runs a plan into files and publishes them.
-pub(crate) async fn store(job: &Job<'_>, plan: LogicalPlan, target: Target) -> Result<Finished> {
+/// Runs a plan into files and publishes them; gives also how many bytes they have.
+pub(crate) async fn store(job: &Job<'_>, plan: LogicalPlan, target: Target) -> Result<(Finished, u64)> {
     if target.delta {
         return store_in_delta(job, plan, target).await;
     }
@@ -64,7 +64,7 @@ pub(crate) async fn store(job: &Job<'_>, plan: LogicalPlan, target: Target) -> R
 }
 
 /// As [`store`], into a Delta table.
-async fn store_in_delta(job: &Job<'_>, plan: LogicalPlan, target: Target) -> Result<Finished> {
+async fn store_in_delta(job: &Job<'_>, plan: LogicalPlan, target: Target) -> Result<(Finished, u64)> {
     let Target { location, mode, options, partition_by, .. } = target;
     let log = delta::Log::open(job.session.stores(), &location)?;
     let change = match delta::Change::begin(log, plan.schema(), mode, partition_by, job.key()).await? {
@@ -88,13 +88,13 @@ async fn store_in_delta(job: &Job<'_>, plan: LogicalPlan, target: Target) -> Res
     }
 }
 
-fn committed(location: &Location, done: &Committed) -> Finished {
+fn committed(location: &Location, done: &Committed) -> (Finished, u64) {
     stored(location, done.files as u64, done.rows, done.bytes)
 }
 
-fn stored(location: &Location, files: u64, rows: u64, bytes: u64) -> Finished {
+fn stored(location: &Location, files: u64, rows: u64, bytes: u64) -> (Finished, u64) {
     let outcome = Outcome::Committed { location: location.to_string(), files, rows, bytes };
-    Finished { rows: Some(rows), outcomes: vec![outcome], ..Finished::default() }
+    (Finished { rows: Some(rows), outcomes: vec![outcome], ..Finished::default() }, bytes)
 }
 
 async fn write(job: &Job<'_>, plan: LogicalPlan, spec: Arc<SinkSpec>) -> Result<Vec<WrittenFile>> {

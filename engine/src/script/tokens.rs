@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use crate::error::{Error, Result};
@@ -12,7 +12,12 @@ use crate::error::{Error, Result};
 /// Tokens of `text` with white space and comments, without the end marker; an unterminated literal is an error with
 /// its offset.
 pub fn tokenize(text: &str) -> Result<Vec<TokenWithSpan>> {
-    Tokenizer::new(&GenericDialect {}, text).tokenize_with_location().map_err(|error| {
+    tokenize_as(text, &GenericDialect {})
+}
+
+/// As [`tokenize`], by the rules of a dialect: what is a literal, and what an operator, differs.
+pub fn tokenize_as(text: &str, dialect: &dyn Dialect) -> Result<Vec<TokenWithSpan>> {
+    Tokenizer::new(dialect, text).tokenize_with_location().map_err(|error| {
         let offset = offset_of(text, error.location);
         Error::invalid(error.message).at_offset(offset)
     })

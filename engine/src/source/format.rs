@@ -63,6 +63,9 @@ const CSV_WORDS: &[(&str, &str)] = &[
     ("sample_size", "schema_infer_max_rec"),
 ];
 
+/// Options of a Parquet column whose names are not those of the whole file's.
+const PARQUET_COLUMN_KEYS: &[&str] = &["bloom_filter_enabled"];
+
 /// Rows that are read to find the columns' types, when the statement does not say: enough that a column of NAs at the
 /// beginning of a file is still known for what it is.
 const ROWS_TO_INFER: usize = 100_000;
@@ -210,8 +213,9 @@ impl Format {
         let key = words.iter().find(|(word, _)| *word == key).map_or(key, |(_, key)| key);
         let known = self.option_keys();
         // A Parquet option may be of one column: `compression::name`.
-        let base = key.split("::").next().unwrap_or(key);
-        if known.iter().any(|known| known == base) {
+        let (base, is_of_column) = key.split_once("::").map_or((key, false), |(base, _)| (base, true));
+        let is_column_option = self == Format::Parquet && is_of_column && PARQUET_COLUMN_KEYS.contains(&base);
+        if is_column_option || known.iter().any(|known| known == base) {
             return Ok(key.to_string());
         }
         let error = Error::invalid(format!("{} has no option `{key}`", self.name()));

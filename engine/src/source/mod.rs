@@ -2,6 +2,7 @@
 //! a location holds is asked of storage, which knows commits and hidden names; reading is the query engine's own
 //! listing table. Files are listed when a query is planned, so a table shows what was committed until then.
 
+mod catalog;
 pub(crate) mod diagnose;
 pub(crate) mod format;
 mod nulls;
@@ -21,17 +22,18 @@ use datafusion::datasource::MemTable;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::CreateExternalTable;
-use datafusion::logical_expr::SortExpr;
+use datafusion::logical_expr::{Expr, SortExpr};
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStore};
 use storage::{FoundFile, Location, Stores};
 
+pub(crate) use catalog::FileCatalogs;
 pub(crate) use planned::Planned;
 pub(crate) use registry::StoreRegistry;
 pub(crate) use url_table::FileTables;
 
 use crate::delta::{self, DeltaTable};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, near};
 use crate::sink::partition::NULL_DIRECTORY;
 use format::{Compression, Format};
 
@@ -51,12 +53,20 @@ pub(crate) struct TableSource {
     pub(crate) partition_columns: Vec<String>,
     pub(crate) order: Vec<Vec<SortExpr>>,
     pub(crate) constraints: Constraints,
+    /// The statement that made it, for SHOW CREATE TABLE.
+    pub(crate) definition: Option<String>,
+    /// What INSERT puts into columns that it does not name.
+    pub(crate) defaults: HashMap<String, Expr>,
 }
 
 impl TableSource {
     /// From a planned `CREATE EXTERNAL TABLE`.
     pub(crate) fn of_statement(statement: &CreateExternalTable) -> Result<Self> {
-        let locations = statement.locations.iter().map(|text| Location::parse(text)).collect::<Result<_, _>>()?;
+        let locations: Vec<Location> =
+            statement.locations.iter().map(|text| Location::parse(text)).collect::<Result<_, _>>()?;
+        if let Some(twice) = (1..locations.len()).find(|at| locations[..*at].contains(&locations[*at])) {
+            return Err(Error::invalid(format!("LOCATION names {} twice", locations[twice])));
+        }
         let delta = delta::is_named(&statement.file_type);
         Ok(TableSource {
             locations,
@@ -67,6 +77,8 @@ impl TableSource {
             partition_columns: statement.table_partition_cols.clone(),
             order: statement.order_exprs.clone(),
             constraints: statement.constraints.clone(),
+            definition: statement.definition.clone(),
+            defaults: statement.column_defaults.clone(),
         })
     }
 }
@@ -99,8 +111,7 @@ pub(crate) async fn open(
     }
     let mut found = Vec::new();
     for location in &source.locations {
-        let files = storage::expand(stores, location).await?;
-        found.push((location.clone(), files));
+        found.push((location.clone(), files_of(stores, location, source.columns.is_some()).await?));
     }
     let files: Vec<&FoundFile> = found.iter().flat_map(|(_, files)| files).collect();
     let places = places(&source.locations);
@@ -111,7 +122,8 @@ pub(crate) async fn open(
     let (compression, extension) = naming(format, &source.options, &files, &places)?;
     let file_format = format.reader(state, &source.options, compression)?;
 
-    let partitions = partition_columns(&source, &found)?;
+    let infer = state.config_options().execution.listing_table_factory_infer_partitions;
+    let partitions = partition_columns(&source, &found, infer)?;
     // Values that stand for NULL cannot be of another type than text: such columns are read as text and typed above.
     let with_nulls = partition::with_nulls(&files);
     let read_as = |name: &str, kind: &DataType| {
@@ -128,11 +140,16 @@ pub(crate) async fn open(
         Some(columns) => without(columns, &partitions),
         None => infer_schema(state, &options, format, &found, &places).await?,
     };
+    if source.columns.is_none() {
+        check_order(&source.order, &schema)?;
+    }
     let texts_for_null = format.nulls(&source.options)?;
     let read = if texts_for_null.is_some() { nulls::as_text(&schema) } else { Arc::clone(&schema) };
     let config = ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options).with_schema(read);
     let table = ListingTable::try_new(config)?
         .with_constraints(source.constraints)
+        .with_definition(source.definition)
+        .with_column_defaults(source.defaults)
         .with_cache(state.runtime_env().cache_manager.get_file_statistic_cache());
     let mut table: Arc<dyn TableProvider> = Arc::new(table);
     if let Some(texts) = texts_for_null {
@@ -182,6 +199,30 @@ async fn delta_table(stores: &Stores, source: &TableSource) -> Result<DeltaTable
     DeltaTable::open(stores, location, &source.options).await
 }
 
+/// What is there. A directory that is not there yet, or is empty, is a table without rows when its columns are declared:
+/// INSERT and COPY can fill it.
+async fn files_of(stores: &Stores, location: &Location, is_declared: bool) -> Result<Vec<FoundFile>> {
+    let is_file = location.local_path().is_some_and(|path| path.is_file());
+    match storage::expand(stores, location).await {
+        Err(storage::Error::NotFound { .. }) if is_declared && location.is_directory_like() && !is_file => {
+            Ok(Vec::new())
+        }
+        found => Ok(found?),
+    }
+}
+
+/// Columns that WITH ORDER names must exist.
+fn check_order(order: &[Vec<SortExpr>], schema: &Schema) -> Result<()> {
+    let columns = order.iter().flatten().flat_map(|sort| sort.expr.column_refs());
+    let unknown = columns.into_iter().find(|column| schema.field_with_name(&column.name).is_err());
+    let Some(unknown) = unknown else { return Ok(()) };
+    let error = Error::invalid(format!("WITH ORDER: there is no column `{}`", unknown.name));
+    Err(match near(&unknown.name, schema.fields().iter().map(|field| field.name().as_str())) {
+        Some(name) => error.with_hint(format!("did you mean `{name}`?")),
+        None => error,
+    })
+}
+
 fn places(locations: &[Location]) -> String {
     locations.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -222,8 +263,15 @@ fn naming(
     Ok((declared.or(compression), if alike { extension } else { String::new() }))
 }
 
-fn partition_columns(source: &TableSource, found: &[(Location, Vec<FoundFile>)]) -> Result<Vec<(String, DataType)>> {
+fn partition_columns(
+    source: &TableSource,
+    found: &[(Location, Vec<FoundFile>)],
+    infer: bool,
+) -> Result<Vec<(String, DataType)>> {
     if source.partition_columns.is_empty() {
+        if !infer {
+            return Ok(Vec::new());
+        }
         let collections = found.iter().filter(|(location, files)| is_collection(location, files));
         let mut tables: Vec<Vec<(String, DataType)>> =
             collections.map(|(location, files)| partition::infer(location, files)).collect::<Result<_>>()?;
@@ -236,6 +284,15 @@ fn partition_columns(source: &TableSource, found: &[(Location, Vec<FoundFile>)])
         Some((location, files)) => partition::infer(location, files)?,
         None => Vec::new(),
     };
+    let agrees = |(declared, (found, _)): (&String, &(String, DataType))| declared == found;
+    if !source.partition_columns.iter().zip(&inferred).all(agrees) {
+        let found: Vec<&str> = inferred.iter().map(|(name, _)| name.as_str()).collect();
+        return Err(Error::invalid(format!(
+            "PARTITIONED BY ({}): the directories are those of {}",
+            source.partition_columns.join(", "),
+            found.join(", ")
+        )));
+    }
     (source.partition_columns.iter())
         .map(|name| {
             let declared = source.columns.as_ref().and_then(|schema| schema.field_with_name(name).ok());

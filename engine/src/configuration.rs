@@ -1,0 +1,89 @@
+//! The query engine's configuration: its defaults, ours where they differ, then what the user said. A session that is
+//! under way takes changes one by one, so that what others configured in its context stays.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::config::{ConfigEntry, ConfigField};
+use datafusion::logical_expr::registry::FunctionRegistry;
+use datafusion::logical_expr::{LogicalPlan, ResetVariable, SetVariable, Statement};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::FutureExt;
+
+use crate::error::{Error, Result};
+use crate::mistake::sentence;
+use crate::options::Options;
+use crate::runner::Runner;
+
+/// Keys of the query engine's surroundings: memory, caches, temporary files.
+pub(crate) const RUNTIME: &str = "datafusion.runtime.";
+
+/// What a session with these options begins with.
+pub(crate) fn configuration(options: &Options, runner: &dyn Runner) -> Result<SessionConfig> {
+    let partitions = options.target_partitions.or_else(|| runner.partitions()).unwrap_or(options.threads);
+    let config = SessionConfig::new()
+        .with_target_partitions(partitions)
+        .with_batch_size(options.batch_size)
+        .with_information_schema(true);
+    let mut config = runner.configure(config);
+    let inner = config.options_mut();
+    inner.sql_parser.collect_spans = true;
+    // The rule that pulls struct fields towards the leaves makes names ambiguous when a struct's fields are taken above a
+    // projection that passes its input's columns through, as ML.PREDICT does (DataFusion 55.2).
+    inner.optimizer.enable_leaf_expression_pushdown = false;
+    if let Some(limit) = options.memory_limit {
+        // Sorting sets this much aside in each partition for the final merge; the default would fill a small limit.
+        let share = limit / (16 * partitions.max(1));
+        inner.execution.sort_spill_reservation_bytes = share.clamp(64 << 10, 10 << 20);
+    }
+    for (key, value) in options.settings.iter().filter(|(key, _)| key.starts_with("datafusion.")) {
+        inner.set(key, value).map_err(|error| Error::Usage(format!("{key}: {}", error.strip_backtrace())))?;
+    }
+    Ok(config)
+}
+
+/// Gives a session what one set of options says differently from another.
+pub(crate) fn carry_over(
+    context: &SessionContext,
+    before: &Options,
+    after: &Options,
+    runner: &dyn Runner,
+) -> Result<()> {
+    let entries =
+        |options: &Options| Ok::<Vec<ConfigEntry>, Error>(configuration(options, runner)?.options().entries());
+    let before: BTreeMap<String, Option<String>> =
+        entries(before)?.into_iter().map(|entry| (entry.key, entry.value)).collect();
+    let changed = entries(after)?.into_iter().filter(|entry| before.get(&entry.key) != Some(&entry.value));
+    let state = context.state_ref();
+    let mut state = state.write();
+    let config = state.config_mut().options_mut();
+    for ConfigEntry { key, value, .. } in changed {
+        match value {
+            Some(value) => config.set(&key, &value)?,
+            None => config.reset(&key)?,
+        }
+    }
+    // Functions such as now() hold the time zone.
+    let config = Arc::clone(state.config().options());
+    let outdated =
+        state.scalar_functions().values().filter_map(|function| function.inner().with_updated_config(&config));
+    let updated: Vec<_> = outdated.map(Arc::new).collect();
+    for function in updated {
+        state.register_udf(function)?;
+    }
+    Ok(())
+}
+
+/// Changes a key of [`RUNTIME`], or puts it back.
+pub(crate) fn set_runtime(context: &SessionContext, key: &str, value: Option<&str>) -> Result<()> {
+    let variable = key.to_string();
+    let statement = match value {
+        Some(value) => Statement::SetVariable(SetVariable { variable, value: value.to_string() }),
+        None => Statement::ResetVariable(ResetVariable { variable }),
+    };
+    let done = context.execute_logical_plan(LogicalPlan::Statement(statement)).now_or_never();
+    match done.expect("setting a variable waits for nothing") {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::Usage(format!("{key}: {}", sentence(&error.strip_backtrace())))),
+    }
+}

@@ -1,0 +1,193 @@
+//! `CREATE TABLE name AS query`: rows that are kept as long as the session. In one process they are in its memory. Where
+//! other processes execute plans, rows that come from files become files again, in a place that all of them see, so that
+//! what reads the table runs where it would run without it; only a small table stays in memory, and travels inside plans.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::common::Constraints;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::MemTable;
+use datafusion::datasource::listing::ListingTable;
+use datafusion::datasource::source_as_provider;
+use datafusion::logical_expr::{CreateMemoryTable, Expr, LogicalPlan};
+use futures::TryStreamExt;
+use parquet::arrow::ArrowSchemaConverter;
+use storage::{CommitMode, Location};
+
+use super::run::Job;
+use super::sql::{may_create, replace};
+use super::store::{Target, store};
+use crate::error::{Error, Result};
+use crate::runner::{Execution, Gather, LocalRunner, Runner};
+use crate::session::Session;
+use crate::sink::encoding::FileOptions;
+use crate::source::format::Format;
+use crate::source::{TableSource, open};
+
+/// Files up to this size are looked at: their rows may be few enough for memory.
+const SMALL_FILE_BYTES: u64 = 1 << 20;
+/// Rows that are kept in memory, and travel inside every plan that reads them.
+const SMALL_BYTES: usize = 4 << 20;
+
+/// Makes the table; gives the number of its rows. Without a job no data is read: the table has the query's columns and no
+/// rows.
+pub(super) async fn create(
+    session: &Session,
+    text: &str,
+    statement: CreateMemoryTable,
+    job: Option<&Job<'_>>,
+) -> Result<Option<u64>> {
+    let CreateMemoryTable { name, input, if_not_exists, or_replace, constraints, column_defaults, .. } = statement;
+    if !may_create(session, &name, or_replace, if_not_exists)? {
+        return Ok(None);
+    }
+    let input = Arc::unwrap_or_clone(input);
+    // Optimizing finds out more about which columns can be NULL, and the batches will be of that schema.
+    let optimized = session.context().state().optimize(&input)?;
+    let schema = Arc::clone(optimized.schema().inner());
+    unique_names(&schema)?;
+    let table = Table { schema, constraints, defaults: column_defaults.into_iter().collect() };
+    let (provider, rows) = match job {
+        None => (table.in_memory(vec![Vec::new()])?, None),
+        Some(job) => {
+            let read = input.clone();
+            let in_files = session.runner().is_remote() && reads_files(&optimized)? && fits_parquet(&table.schema);
+            let made = if in_files { table.store(job, input).await } else { table.collect(job, input).await };
+            let (provider, rows) = job.explained(made, &read, text).await?;
+            (provider, Some(rows))
+        }
+    };
+    replace(session, &name, provider)?;
+    Ok(rows)
+}
+
+/// What a table is, its rows aside.
+struct Table {
+    schema: SchemaRef,
+    constraints: Constraints,
+    defaults: HashMap<String, Expr>,
+}
+
+impl Table {
+    fn in_memory(&self, partitions: Vec<Vec<RecordBatch>>) -> Result<Arc<dyn TableProvider>> {
+        let table = MemTable::try_new(Arc::clone(&self.schema), partitions)?;
+        let table = table.with_constraints(self.constraints.clone()).with_column_defaults(self.defaults.clone());
+        Ok(Arc::new(table))
+    }
+
+    /// Brings the rows here.
+    async fn collect(&self, job: &Job<'_>, input: LogicalPlan) -> Result<(Arc<dyn TableProvider>, u64)> {
+        let execution = job.session.runner().run(job.session, input, Gather::Partitions).await?;
+        let gauge = Arc::clone(&execution.gauge);
+        let partitions = job.watch(gauge.as_ref(), collected(execution)).await?;
+        let rows = partitions.iter().flatten().map(|batch| batch.num_rows() as u64).sum();
+        Ok((self.in_memory(partitions)?, rows))
+    }
+
+    /// Leaves the rows in files, unless they are few.
+    async fn store(&self, job: &Job<'_>, input: LogicalPlan) -> Result<(Arc<dyn TableProvider>, u64)> {
+        let session = job.session;
+        let location = session.new_shared_place().await?;
+        let state = session.context().state();
+        let options = FileOptions::parse(
+            &state.default_table_options(),
+            &session.options(),
+            Format::Parquet,
+            &HashMap::new(),
+            None,
+        )?;
+        let mode = CommitMode::ErrorIfExists;
+        let target = Target { location: location.clone(), delta: false, mode, options, partition_by: Vec::new() };
+        let (finished, bytes) = store(job, input, target).await?;
+        let rows = finished.rows.unwrap_or(0);
+        let source = self.source(location.clone());
+        let provider = open(&state, session.stores(), session.planned(), source).await?;
+        if bytes <= SMALL_FILE_BYTES {
+            let scan = session.context().read_table(Arc::clone(&provider))?.into_parts().1;
+            let execution = LocalRunner.run(session, scan, Gather::Partitions).await?;
+            let partitions = job.cancellable(collected(execution)).await?;
+            if partitions.iter().flatten().map(RecordBatch::get_array_memory_size).sum::<usize>() <= SMALL_BYTES {
+                session.stores().delete_prefix(&location).await?;
+                return Ok((self.in_memory(partitions)?, rows));
+            }
+        }
+        Ok((provider, rows))
+    }
+
+    fn source(&self, location: Location) -> TableSource {
+        TableSource {
+            locations: vec![location],
+            format: Some(Format::Parquet),
+            options: HashMap::new(),
+            columns: Some(Arc::clone(&self.schema)),
+            partition_columns: Vec::new(),
+            order: Vec::new(),
+            constraints: self.constraints.clone(),
+            definition: None,
+            defaults: self.defaults.clone(),
+        }
+    }
+}
+
+/// Whether rows of the query come from files.
+fn reads_files(plan: &LogicalPlan) -> Result<bool> {
+    let mut reads = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && source_as_provider(&scan.source).is_ok_and(|provider| provider.is::<ListingTable>())
+        {
+            reads = true;
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(reads)
+}
+
+/// Whether Parquet has all of the types.
+fn fits_parquet(schema: &Schema) -> bool {
+    ArrowSchemaConverter::new().convert(schema).is_ok()
+}
+
+/// A query may give two columns of one name, of different tables; a table may not.
+fn unique_names(schema: &Schema) -> Result<()> {
+    let mut seen = HashSet::new();
+    match schema.fields().iter().find(|field| !seen.insert(field.name())) {
+        Some(field) => Err(Error::invalid(format!("two columns are named `{}`", field.name()))
+            .with_hint("give one of them another name with AS")),
+        None => Ok(()),
+    }
+}
+
+/// The rows of every partition, each read by a task of its own.
+async fn collected(execution: Execution) -> Result<Vec<Vec<RecordBatch>>> {
+    let streams = execution.partitions.into_iter().map(|stream| tokio::spawn(stream.try_collect::<Vec<_>>()));
+    Tasks(streams.collect()).join().await
+}
+
+/// Tasks that are stopped when nobody waits for them any more.
+struct Tasks<T>(Vec<tokio::task::JoinHandle<datafusion::error::Result<T>>>);
+
+impl<T> Tasks<T> {
+    async fn join(mut self) -> Result<Vec<T>> {
+        let mut results = Vec::with_capacity(self.0.len());
+        for task in &mut self.0 {
+            results.push(
+                task.await.map_err(|error| datafusion::error::DataFusionError::ExecutionJoin(Box::new(error)))??,
+            );
+        }
+        Ok(results)
+    }
+}
+
+impl<T> Drop for Tasks<T> {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
