@@ -56,6 +56,12 @@ pub(crate) enum Verb {
     Models(ModelsArgs),
     /// Predict with a trained model for every row of a file
     Predict(PredictArgs),
+    /// List what is at a place: a directory, a bucket, a glob
+    Ls(PlaceArgs),
+    /// Count files and bytes below a place
+    Du(PlaceArgs),
+    /// Try out what works between this machine and a store, and say what to do about the rest
+    Doctor(PlaceArgs),
     /// Hand a script over to a cluster, where it runs without this process
     Submit(SubmitArgs),
     /// List the jobs of a cluster
@@ -230,6 +236,16 @@ pub(crate) struct PredictArgs {
     /// From which probability on the answer is the second class, for models of two classes
     #[arg(long, value_name = "P")]
     pub(crate) threshold: Option<f64>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// A place, and how its answer is printed.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PlaceArgs {
+    /// A path or a URL, such as s3://bucket/prefix/
+    #[arg(value_name = "URL", value_hint = ValueHint::AnyPath)]
+    pub(crate) place: String,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -463,6 +479,9 @@ mod tests {
             "models rm a b@1",
             "models reproduce a@1",
             "predict m new.csv -o scored.parquet --threshold 0.4",
+            "ls s3://lake/raw/",
+            "du gs://lake/ --format csv",
+            "doctor abfss://c@a.dfs.core.windows.net/",
             "config show",
             "completions bash",
             "run job.sql --cluster gristmill://host:50050",

@@ -236,7 +236,11 @@ impl Surroundings {
         let user = directories::BaseDirs::new().map(|dirs| dirs.config_dir().join("gristmill").join("config.toml"));
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX) || name == "NO_COLOR" || name == "USER")
+            .filter(|(name, _)| {
+                name.starts_with(ENVIRONMENT_PREFIX)
+                    || matches!(name.as_str(), "NO_COLOR" | "USER")
+                    || storage::is_store_variable(name)
+            })
             .collect();
         Surroundings { files: user.into_iter().chain([PathBuf::from(PROJECT_FILE)]).collect(), environment }
     }
@@ -257,6 +261,8 @@ impl Config {
         for file in &surroundings.files {
             config.apply_file(file)?;
         }
+        let options = &mut config.options;
+        options.stores = std::mem::take(&mut options.stores).in_environment(surroundings.environment.iter().cloned());
         config.apply_environment(&surroundings.environment)?;
         config.apply_flags(common, output)?;
         Ok(config)
@@ -358,6 +364,7 @@ impl Config {
     fn keys(&self) -> impl Iterator<Item = &'static str> + '_ {
         KEYS.iter()
             .map(|option| option.key)
+            .chain(storage::STORE_KEYS.iter().map(|key| key.key))
             .chain(self.extension_settings.iter().map(|setting| setting.key))
             .chain(OWN_KEYS.iter().map(|own| own.name))
     }
@@ -365,7 +372,9 @@ impl Config {
     /// What flags say to the session, for a session elsewhere; files and environment are that place's own.
     pub(crate) fn given_to_session(&self) -> Vec<(String, String)> {
         let by_flag = self.origins.iter().filter(|(key, origin)| {
-            let own = OWN_KEYS.iter().any(|own| own.name == key.as_str());
+            // Credentials stay where they were typed: a cluster's processes have their own.
+            let secret = storage::STORE_KEYS.iter().any(|known| known.secret && known.key == key.as_str());
+            let own = secret || OWN_KEYS.iter().any(|own| own.name == key.as_str());
             matches!(origin, Origin::Flag(_)) && !own && key.as_str() != "engine.cluster"
         });
         by_flag.filter_map(|(key, _)| Some((key.clone(), self.options.get(key)?))).collect()
@@ -386,6 +395,12 @@ impl Config {
             origin: origin(setting.key),
             description: setting.description.to_string(),
         });
+        let stores = storage::STORE_KEYS.iter().map(|known| Shown {
+            key: known.key.to_string(),
+            value: self.options.get(known.key),
+            origin: origin(known.key),
+            description: known.description.to_string(),
+        });
         let own = OWN_KEYS.iter().map(|own| Shown {
             key: own.name.to_string(),
             value: Some((own.get)(&self.settings)),
@@ -397,7 +412,7 @@ impl Config {
                 let description = String::new();
                 Shown { key: key.clone(), value: self.options.get(key), origin: origin.clone(), description }
             });
-        engine.chain(extensions).chain(own).chain(query_engine).collect()
+        engine.chain(stores).chain(extensions).chain(own).chain(query_engine).collect()
     }
 }
 

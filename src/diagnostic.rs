@@ -76,8 +76,10 @@ fn message_and_hint(error: &Error) -> (String, Option<String>) {
 
 /// Without the names of the layers that an error came through: they tell where it was noticed, not what is wrong.
 fn tidy(message: &str) -> String {
-    const LAYERS: [&str; 13] = [
+    const LAYERS: [&str; 15] = [
         "Generic local error: ",
+        "Generic gristmill error: ",
+        "Object Store error: ",
         "Error during planning: ",
         "Schema error: ",
         "SQL error: ",

@@ -60,7 +60,7 @@ pub use engine::{
 };
 pub use facade::{Metrics, Model, Transform, train, train_with};
 pub use ml::{IfExists, ModelName, ModelSpec, extension};
-pub use storage::{Location, Stores};
+pub use storage::{Location, StoreSettings, Stores};
 pub use tokio_util::sync::CancellationToken;
 
 /// What most programs want: sessions, models, frames and the query engine's expressions to work on them.
@@ -78,7 +78,16 @@ pub mod prelude {
 /// # Errors
 /// Options that cannot be kept: a temporary directory that cannot be made, a warehouse that is no location.
 pub fn session(options: Options) -> Result<Session> {
-    Session::builder(Stores::new(), options).extension(extension()).build()
+    let stores = stores(&options);
+    Session::builder(stores, options).extension(extension()).build()
+}
+
+/// Stores with what the options say, in this process's environment: the variables of AWS, Google and Azure that their own
+/// tools read as well.
+fn stores(options: &Options) -> Stores {
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Stores::with(options.stores.clone().in_environment(environment))
 }
 
 /// As [`session`], with plans executed on the cluster that [`Options::cluster`] names; without one, in this process.
@@ -86,7 +95,7 @@ pub fn session(options: Options) -> Result<Session> {
 /// # Errors
 /// [`Error::Cluster`] when the scheduler cannot be reached or has no executors; those of [`session`].
 pub async fn cluster_session(options: Options) -> Result<Session> {
-    let stores = Stores::new();
+    let stores = stores(&options);
     let mut builder = Session::builder(stores.clone(), options.clone()).extension(extension());
     if let Some(address) = options.cluster {
         let environment = Environment::new(stores, extension());

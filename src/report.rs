@@ -69,7 +69,7 @@ fn statement_table(statements: &[StatementReport]) -> Table {
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_style(TableComponent::HeaderLines, '─');
-    table.set_header(["#", "statement", "time", "rows", "read", "written"]);
+    table.set_header(["#", "statement", "time", "rows", "requests", "read", "written"]);
     let bytes = |number: u64| if number == 0 { String::new() } else { size(number) };
     for (index, statement) in statements.iter().enumerate() {
         table.add_row([
@@ -77,6 +77,7 @@ fn statement_table(statements: &[StatementReport]) -> Table {
             shortened(&statement.title),
             seconds(statement.elapsed),
             statement.rows.map(count).unwrap_or_default(),
+            if statement.requests == 0 { String::new() } else { count(statement.requests) },
             bytes(statement.bytes_read),
             bytes(statement.bytes_written),
         ]);
@@ -173,6 +174,7 @@ mod tests {
                 title: "CREATE MODEL late_flights".to_string(),
                 elapsed: Duration::from_millis(2314),
                 rows: Some(336_776),
+                requests: 1_042,
                 bytes_read: 5_000_000,
                 bytes_written: 0,
                 outcomes: vec![fact("model", "late_flights@1"), fact("kernel", "native 215 GFLOP/s")],
@@ -222,12 +224,12 @@ mod tests {
         let text = render(&job, Paint::plain());
         let expected = "
 Job late_flights.sql: 5 of 6 statements in 3.00 s
-  #  statement                                            time     rows    read  written
-────────────────────────────────────────────────────────────────────────────────────────
-  1  CREATE MODEL late_flights                          2.31 s  336,776  5.0 MB
+  #  statement                                            time     rows  requests    read  written
+──────────────────────────────────────────────────────────────────────────────────────────────────
+  1  CREATE MODEL late_flights                          2.31 s  336,776     1,042  5.0 MB
   2  DECLARE min_auc DOUBLE                            0.000 s
   3  ASSERT long long long long long long long long …  0.012 s
-  4  COPY TO out/                                      0.000 s       10           1.2 MB
+  4  COPY TO out/                                      0.000 s       10                     1.2 MB
   5  COPY TO out/one.csv                               0.000 s
 Parameters
   min_auc  0.9

@@ -48,6 +48,8 @@ pub struct StatementReport {
     pub elapsed: Duration,
     /// Rows produced (result, written or trained on), when the statement has such a number.
     pub rows: Option<u64>,
+    /// Requests to stores; over HTTP those that were repeated count again.
+    pub requests: u64,
     /// Bytes read from object stores.
     pub bytes_read: u64,
     /// Bytes written to object stores.

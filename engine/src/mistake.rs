@@ -42,6 +42,14 @@ pub(crate) fn explain(error: DataFusionError, text: &str, names: &KnownNames) ->
         DataFusionError::Shared(shared) => shared_error(&shared),
         other => Error::Query(other),
     };
+    let explained = match explained {
+        // What a store has refused, wherever on its way here it was wrapped.
+        Error::Query(error) => match storage::Error::inside(&error) {
+            Some(said) => Error::invalid(said),
+            None => Error::Query(error),
+        },
+        explained => explained,
+    };
     match offset {
         Some(offset) => explained.at_offset(offset),
         None => explained,
@@ -84,6 +92,9 @@ fn place_of(diagnostic: &Diagnostic, place: &mut Option<Location>) {
 
 /// An error that several tasks share cannot be taken apart; its root still says what is wrong.
 fn shared_error(shared: &Arc<DataFusionError>) -> Error {
+    if let Some(said) = storage::Error::inside(shared.as_ref()) {
+        return Error::invalid(said);
+    }
     match shared.find_root() {
         DataFusionError::ResourcesExhausted(message) => exhausted(message),
         DataFusionError::External(source) => match source.downcast_ref::<Error>() {

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use datafusion::config::ConfigOptions;
 
+use storage::StoreSettings;
+
 use crate::cluster::ClusterAddress;
 use crate::error::{Error, Result, near};
 
@@ -33,6 +35,8 @@ pub struct Options {
     pub target_file_size: u64,
     /// Compression of written files when the statement names none; the format's own default otherwise.
     pub compression: Option<String>,
+    /// What stores are told: addresses, credentials, patience.
+    pub stores: StoreSettings,
     /// Keys that the query engine and extensions own, as text.
     pub settings: BTreeMap<String, String>,
 }
@@ -50,6 +54,7 @@ impl Default for Options {
             cluster: None,
             target_file_size: 512 << 20,
             compression: None,
+            stores: StoreSettings::default(),
             settings: BTreeMap::new(),
         }
     }
@@ -116,6 +121,7 @@ impl Options {
             "engine.cluster" => self.cluster = if value == "none" { None } else { Some(value.parse()?) },
             "sink.target_file_size" => self.target_file_size = parse_bytes(value).map_err(|e| wrong(&key, &e))?.max(1),
             "sink.compression" => self.compression = Some(value.to_lowercase()),
+            _ if key.starts_with("storage.") => self.stores.set(&key, value).map_err(|reason| wrong(&key, &reason))?,
             _ if key.starts_with("datafusion.") => {
                 // Tried on a fresh set of options, so that a mistake is found where it is written.
                 ConfigOptions::new().set(&key, value).map_err(|error| unknown_engine_key(&key, &error.to_string()))?;
@@ -144,6 +150,7 @@ impl Options {
             "engine.cluster" => Some(self.cluster.as_ref().map_or("none".to_string(), ToString::to_string)),
             "sink.target_file_size" => Some(size_text(self.target_file_size)),
             "sink.compression" => self.compression.clone(),
+            _ if key.starts_with("storage.") => self.stores.shown(key),
             _ => self.settings.get(key).cloned(),
         }
     }

@@ -279,6 +279,11 @@ impl Session {
     /// An unknown key, a wrong value, or an option that is fixed once the session has begun.
     pub fn set(&self, key: &str, value: &str) -> Result<()> {
         let key = key.trim().to_lowercase();
+        if key.starts_with("storage.") {
+            return Err(Error::Usage(format!(
+                "{key} is fixed when the session begins; use --set, the configuration file, or OPTIONS of the statement"
+            )));
+        }
         let fixed = crate::options::KEYS.iter().find(|option| option.key == key && !option.in_scripts);
         if let Some(option) = fixed {
             return Err(Error::Usage(format!(
@@ -327,6 +332,7 @@ impl Session {
     /// # Errors
     /// Text that is no single query, names that do not exist, whatever planning finds.
     pub async fn plan_query(&self, sql: &str) -> Result<DataFrame> {
+        self.inner.stores.forget_listings();
         let tokens = self.bind(sql)?;
         self.plan_tokens(sql, tokens).await
     }

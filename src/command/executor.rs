@@ -25,6 +25,7 @@ pub(super) fn executor(console: &Console, args: ExecutorArgs) -> Result<Exit> {
         return Err(Error::Usage("--cores: expected a whole number above 0, got `0`".to_string()));
     }
     console.remark(&format!("executor for {}", settings.scheduler));
-    let environment = Environment::new(storage::Stores::new(), gristmill::extension());
+    let environment =
+        Environment::new(storage::Stores::with(console.config.options.stores.clone()), gristmill::extension());
     console.wait(run_executor(settings, &environment)).map(|()| Exit::Ok)
 }

@@ -41,6 +41,13 @@ fn request(console: &Console, script: &std::path::Path, args: &SubmitArgs) -> Re
     let script = read_script(script)?;
     let given = parameters(&args.job)?;
     script.check_parameters(&given)?;
+    if storage::redacted(script.text()).as_str() != &**script.text() {
+        return Err(Error::Usage(format!(
+            "{}: holds a secret in its OPTIONS, and the scheduler keeps the text of jobs; put it into the configuration or the \
+             environment of the cluster's processes",
+            script.name()
+        )));
+    }
     Ok(JobRequest {
         script: script.text().to_string(),
         name: script.name().to_string(),

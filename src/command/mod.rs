@@ -24,6 +24,7 @@ mod job;
 mod jobs;
 mod man;
 mod models;
+mod places;
 mod predict;
 mod run;
 mod scheduler;
@@ -59,6 +60,9 @@ fn verb(args: Args) -> Result<Exit> {
         }
         Some(Verb::Models(action)) => models::models(&common, action.action),
         Some(Verb::Predict(args)) => predict::predict(&Console::new(&common, &args.output, Voice::Outcomes)?, &args),
+        Some(Verb::Ls(args)) => places::ls(&Console::new(&common, &args.output, Voice::Outcomes)?, &args),
+        Some(Verb::Du(args)) => places::du(&Console::new(&common, &args.output, Voice::Outcomes)?, &args),
+        Some(Verb::Doctor(args)) => places::doctor(&Console::new(&common, &args.output, Voice::Outcomes)?, &args),
         Some(Verb::Submit(args)) => jobs::submit(&role(&common)?, &args),
         Some(Verb::Jobs(args)) => jobs::list(&Console::new(&common, &args.output, Voice::Outcomes)?),
         Some(Verb::Status(args)) => jobs::status(&Console::new(&common, &args.output, Voice::Outcomes)?, &args),

@@ -23,7 +23,8 @@ async fn serve_scheduler(console: &Console, args: &SchedulerArgs) -> Result<()> 
     let listener = TcpListener::bind(wanted).await.map_err(refused)?;
     let listen = listener.local_addr().map_err(refused)?;
     let advertise = args.advertise.clone().unwrap_or_else(|| reachable(listen));
-    let environment = Environment::new(storage::Stores::new(), gristmill::extension());
+    let environment =
+        Environment::new(storage::Stores::with(console.config.options.stores.clone()), gristmill::extension());
     let settings = SchedulerSettings { listen, advertise: advertise.clone() };
     let scheduler = Scheduler::start(&settings, &environment).await?;
     console.remark(&format!("scheduler at {}", ClusterAddress::new(advertise, listen.port())));

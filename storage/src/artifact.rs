@@ -118,6 +118,12 @@ impl ArtifactStore {
     /// [`Error::Invalid`] for a name that is none or a file listed twice; the store's.
     pub async fn publish(&self, name: &str, files: Vec<(String, Bytes)>) -> Result<Artifact> {
         let publisher = Publisher::begin(self, name, files).await?;
+        let published = Self::publish_next(&publisher).await;
+        publisher.end().await;
+        published
+    }
+
+    async fn publish_next(publisher: &Publisher) -> Result<Artifact> {
         for _ in 0..ATTEMPTS {
             let version = publisher.next_version().await?;
             if let Some(artifact) = publisher.publish(version).await? {
@@ -134,11 +140,17 @@ impl ArtifactStore {
     /// [`Error::Conflict`] when that version exists already or is not the next one; otherwise as [`ArtifactStore::publish`].
     pub async fn publish_exclusive(&self, name: &str, version: u64, files: Vec<(String, Bytes)>) -> Result<Artifact> {
         let publisher = Publisher::begin(self, name, files).await?;
-        let next = publisher.next_version().await?;
-        let published = if next == version { publisher.publish(version).await? } else { None };
-        published.ok_or_else(|| {
+        let next = publisher.next_version().await;
+        let published = match next {
+            Ok(next) if next == version => publisher.publish(version).await,
+            Ok(_) => Ok(None),
+            Err(e) => Err(e),
+        };
+        let home = publisher.home.location.clone();
+        publisher.end().await;
+        published?.ok_or_else(|| {
             Error::conflict(
-                publisher.home.location.join(&version.to_string()),
+                home.join(&version.to_string()),
                 format!("version {version} of {name} was not created: another process has published {name} meanwhile"),
             )
         })

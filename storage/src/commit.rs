@@ -10,6 +10,11 @@
 //!           delete replaced files, put _SUCCESS, remove staging and lease
 //! ```
 //!
+//! That is for stores where a file gets a new name in one step: disks, memory, HDFS. On object stores a new name is a copy,
+//! so files are written under their final names at once, and the manifest alone decides: manifest 0 is put before the
+//! first file, from then on nothing shows that no manifest names. The names hold the id of their writer, by which the
+//! files of a dead one are found.
+//!
 //! What always holds: a reader that honours manifests sees the content of exactly one manifest; a manifest, once newest,
 //! names only files that are there; after a crash at any step the next commit removes what is left. When somebody else
 //! published n+1 first, the content is computed again from theirs, so concurrent appends are all kept.
@@ -17,21 +22,20 @@
 //! A target that is a single file (`out/scored.parquet`) needs no manifest: renaming the staged file is the commit point.
 //! Who writes the bytes, in which format, and how many files: the caller.
 
-use std::collections::HashSet;
+mod publishing;
+
 use std::path::PathBuf;
 
-use futures::{FutureExt, StreamExt, TryStreamExt};
-use object_store::{ObjectStoreExt, RenameTargetMode};
+use futures::FutureExt;
 use uuid::Uuid;
 
-use crate::committed::{is_hidden, relative, visible};
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::lease::Lease;
-use crate::leftovers::{self, Plan, staging_name};
+use crate::leftovers::{self, staging_name};
 use crate::location::Location;
-use crate::manifest::{self, DataFile, META, Manifest};
+use crate::manifest::{self, DataFile, META};
 use crate::sealed::sha256_hex;
 use crate::store::Stores;
 use crate::target::{self, Target};
@@ -100,6 +104,9 @@ pub enum Begun {
 /// A commit in progress. Dropped or aborted it leaves nothing; killed, the next commit cleans up.
 #[derive(Debug)]
 pub struct Commit {
+    /// What this is the work of; the same when it is done again.
+    key: String,
+    /// This writer's own: part of the names of its files, of its lease and of its plan.
     id: String,
     mode: CommitMode,
     target: Target,
@@ -113,6 +120,8 @@ pub struct Commit {
     made: Vec<PathBuf>,
     /// From here on files have their final names: what is to be done depends on the newest manifest.
     planned: bool,
+    /// A plan was written down.
+    noted: bool,
 }
 
 impl Commit {
@@ -148,9 +157,12 @@ impl Commit {
         Self::begin_with(stores, table, mode, id).await.map(|commit| Begun::New(Box::new(commit)))
     }
 
-    async fn begin_with(stores: &Stores, table: &Location, mode: CommitMode, id: String) -> Result<Self> {
+    async fn begin_with(stores: &Stores, table: &Location, mode: CommitMode, key: String) -> Result<Self> {
         if table.is_glob() {
             return Err(Error::invalid(table, "a place to write to has no *, ?, [ or { in its name"));
+        }
+        if table.scheme().is_web() {
+            return Err(Error::invalid(table, "web servers are only read: write to a bucket or a directory"));
         }
         let target = target::find(stores, table).await?;
         let directory = match target {
@@ -164,17 +176,25 @@ impl Commit {
             Target::Table => target::check_table(&directory, mode).await?,
             Target::File => target::check_file(&directory, table, mode).await?,
         }
+        let condition = stores.condition(&directory.location).await?;
+        target::check_condition(table, mode, condition, stores.single_writer())?;
         let meta = directory.child(META);
         let made = target::missing_directories(&meta);
         leftovers::clean(stores, &directory).await?;
         if target == Target::Table {
             directory.remove_abandoned_temporaries().await?;
         }
+        // Who comes back after it was taken for dead must not be taken for the one that does its work again.
+        let id = match directory.beats {
+            true => format!("{key}-{}", &Uuid::new_v4().simple().to_string()[..8]),
+            false => key.clone(),
+        };
         let lease = Lease::take(stores, &meta, &id).await?;
         let staging = meta.child(&staging_name(&id));
         let location = table.clone();
         fault::point("commit.begun");
-        Ok(Self {
+        let commit = Self {
+            key,
             id,
             mode,
             target,
@@ -185,7 +205,12 @@ impl Commit {
             lease: Some(lease),
             made,
             planned: false,
-        })
+            noted: false,
+        };
+        if commit.is_in_place() {
+            commit.baseline().await?;
+        }
+        Ok(commit)
     }
 
     /// The commit's own name: part of every file it writes.
@@ -203,6 +228,17 @@ impl Commit {
         self.target == Target::File
     }
 
+    /// Whether files are written under their final names, in the directories of their partitions.
+    pub fn is_in_place(&self) -> bool {
+        !self.table.renames && self.target == Target::Table
+    }
+
+    /// Where files are written: below it in the directories of their partitions when [`is_in_place`](Self::is_in_place),
+    /// else side by side.
+    pub fn directory(&self) -> &Location {
+        if self.is_in_place() { &self.table.location } else { &self.staging.location }
+    }
+
     /// A new name, never given before, for a file of `task`: every attempt takes its own. `relative_dir` is the
     /// partition directory that the file is for (`month=1/day=2`, or empty; pass it again in [`WrittenFile`]),
     /// `extension` comes without a dot (`csv.gz`).
@@ -214,7 +250,10 @@ impl Commit {
         let attempt = &Uuid::new_v4().simple().to_string()[..8];
         let dot = if extension.is_empty() { "" } else { "." };
         let name = format!("part-{task:05}-{}-{attempt}{dot}{extension}", self.id);
-        self.staging.location.join(&name)
+        match (self.is_in_place(), relative_dir.trim_matches('/')) {
+            (true, directory) if !directory.is_empty() => self.directory().join(directory).join(&name),
+            _ => self.directory().join(&name),
+        }
     }
 
     /// Makes the written files the table's content, as the mode says, in one step. Staged files that are not listed
@@ -243,10 +282,17 @@ impl Commit {
             Target::File => self.publish_file(&written).await,
         };
         match published {
-            Ok(done) => Ok(done),
+            Ok(done) => {
+                self.end().await;
+                Ok(done)
+            }
             Err(e) => {
                 if self.planned && leftovers::finish(&self.table, &self.meta, &self.id).await.is_ok() {
                     self.planned = false;
+                }
+                if !self.planned && self.table.beats {
+                    let _ = self.remove_written().await;
+                    self.end().await;
                 }
                 // Dropping removes the rest, or leaves it to the next commit where it could not be removed.
                 Err(e)
@@ -258,189 +304,54 @@ impl Commit {
     ///
     /// # Errors
     /// The store's, when something cannot be removed; the next commit tries again.
-    pub async fn abort(self) -> Result<()> {
-        self.staging.remove_all().await
+    pub async fn abort(mut self) -> Result<()> {
+        let removed = self.remove_written().await;
+        if removed.is_ok() {
+            self.end().await;
+        }
+        removed
         // Dropping does the rest.
     }
 
-    async fn publish_table(&mut self, written: &[WrittenFile]) -> Result<Committed> {
-        let files = self.named(written).await?;
-        let mut base = self.baseline().await?;
-        let mut renamed = false;
-        for _ in 0..ATTEMPTS {
-            let content = self.content(&base, &files)?;
-            let next = Manifest::new(base.version + 1, &self.id, content);
-            let removes: Vec<String> =
-                base.files.iter().filter(|file| !next.contains(&file.path)).map(|file| file.path.clone()).collect();
-            let adds: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
-            self.planned = true;
-            Plan { adds, removes: removes.clone() }.write(&self.meta, &self.id).await?;
-            fault::point("commit.planned");
-            if !renamed {
-                self.rename(written, &files).await?;
-                renamed = true;
-            }
-            if self.put_manifest(&next).await? {
-                fault::point("commit.manifest");
-                self.planned = false;
-                self.finish(next.version, removes).await;
-                return Ok(summary(&self.table, next.version, &files));
-            }
-            base = self.newest().await?.ok_or_else(|| self.vanished())?;
-        }
-        Err(Error::conflict(&self.location, "other commits were faster each time"))
-    }
-
-    /// The written files as the manifest will name them, with the sizes found in the store.
-    async fn named(&self, written: &[WrittenFile]) -> Result<Vec<DataFile>> {
-        let mut names = HashSet::new();
-        for file in written {
-            let name = final_name(file);
-            if is_hidden(&name) {
-                return Err(Error::invalid(
-                    &self.location,
-                    format!("{name} would be hidden: a name begins with _ or ."),
-                ));
-            }
-            if file.path.path().prefix_match(self.staging.path()).is_none() || !names.insert(name.clone()) {
-                return Err(Error::invalid(&file.path, "is no file staged by this commit, or is listed twice"));
-            }
-        }
-        let looks = written.iter().map(|file| async move {
-            let meta = self.table.store().head(file.path.path()).await.map_err(|e| Error::at(&file.path, e))?;
-            let (path, rows) = (final_name(file), Some(file.rows));
-            Ok(DataFile { path, rows, bytes: meta.size, sha256: file.sha256.clone() })
-        });
-        let looks: Vec<_> = looks.collect();
-        futures::stream::iter(looks).buffered(PARALLEL).try_collect().await
-    }
-
-    /// The newest manifest. A directory that has none gets number 0 with what is visible now: from then on nothing that
-    /// is renamed into it shows before it is committed.
-    async fn baseline(&self) -> Result<Manifest> {
-        loop {
-            if let Some(newest) = self.newest().await? {
-                return Ok(newest);
-            }
-            let found = self.visible().await?;
-            let manifest = Manifest::new(0, &self.id, found);
-            if self.meta.create(&manifest::file_name(0), manifest.to_bytes()).await? {
-                fault::point("commit.baseline");
-            }
+    async fn remove_written(&self) -> Result<()> {
+        if self.is_in_place() {
+            leftovers::remove_written(&self.table, &self.meta, &self.id).await
+        } else {
+            self.staging.remove_all().await
         }
     }
 
-    async fn visible(&self) -> Result<Vec<DataFile>> {
-        let found = visible(self.table.store(), self.table.path()).await.map_err(|e| Error::at(&self.location, e))?;
-        Ok(found
-            .iter()
-            .map(|meta| DataFile {
-                path: relative(self.table.path(), &meta.location).to_string(),
-                rows: None,
-                bytes: meta.size,
-                sha256: None,
-            })
-            .collect())
-    }
-
-    async fn newest(&self) -> Result<Option<Manifest>> {
-        manifest::newest(self.table.store(), self.table.path()).await.map_err(|e| Error::at(&self.location, e))
-    }
-
-    fn vanished(&self) -> Error {
-        Error::conflict(&self.location, "its manifests were removed while a commit was running")
-    }
-
-    /// The table's files after this commit, when `base` is before it.
-    fn content(&self, base: &Manifest, files: &[DataFile]) -> Result<Vec<DataFile>> {
-        let mut content = match self.mode {
-            CommitMode::Append => base.files.clone(),
-            CommitMode::Overwrite => vec![],
-            CommitMode::OverwritePartitions => {
-                let written: HashSet<&str> = files.iter().map(|file| directory_of(&file.path)).collect();
-                base.files.iter().filter(|file| !written.contains(directory_of(&file.path))).cloned().collect()
-            }
-            CommitMode::ErrorIfExists if base.files.is_empty() => vec![],
-            CommitMode::ErrorIfExists => {
-                let reason = "another process has written it meanwhile, and its files are not replaced";
-                return Err(Error::conflict(&self.location, reason));
-            }
-        };
-        content.extend(files.iter().cloned());
-        Ok(content)
-    }
-
-    async fn rename(&self, written: &[WrittenFile], files: &[DataFile]) -> Result<()> {
-        let names = files.iter().map(|file| file.path.clone());
-        let moves = written.iter().map(|file| file.path.clone()).zip(names).collect();
-        self.table.adopt_all(moves, || fault::point("commit.renamed_one")).await?;
-        fault::point("commit.renamed");
-        Ok(())
-    }
-
-    /// False when the number is taken by somebody else.
-    async fn put_manifest(&self, next: &Manifest) -> Result<bool> {
-        let (name, bytes) = (manifest::file_name(next.version), next.to_bytes());
-        let put = self.meta.create(&name, bytes.clone()).await;
-        if matches!(put, Ok(true)) {
-            return Ok(true);
+    /// Gives the lease back where that takes a request; elsewhere dropping does it.
+    async fn end(&mut self) {
+        if self.table.beats
+            && let Some(lease) = self.lease.take()
+        {
+            lease.release().await;
         }
-        // A put may have taken effect although its answer was lost or a later step of it failed: look whose it is.
-        let ours = self.meta.get(&name).await?.is_some_and(|found| found == bytes);
-        if ours { Ok(true) } else { put }
-    }
-
-    /// After the commit point nothing may fail any more: what cannot be removed now is left to the next commit.
-    async fn finish(&mut self, version: u64, removes: Vec<String>) {
-        let result = async {
-            leftovers::remove_files(&self.table, removes).await?;
-            fault::point("commit.replaced_deleted");
-            self.table.put(SUCCESS, Vec::new()).await?;
-            fault::point("commit.success_marked");
-            if version >= 2 {
-                self.meta.put(&manifest::file_name(version - 2), Vec::new()).await?;
-            }
-            self.staging.remove_all().await?;
-            fault::point("commit.staging_removed");
-            leftovers::forget_plan(&self.meta, &self.id).await?;
-            Ok::<(), Error>(())
-        };
-        if let Err(e) = result.await {
-            tracing::warn!("{}: committed, but what it replaced could not all be removed: {e}", self.location);
-            self.leave_to_next();
-        }
-        self.made.clear();
-    }
-
-    async fn publish_file(&mut self, written: &[WrittenFile]) -> Result<Committed> {
-        let [file] = written else {
-            let reason =
-                format!("is one file, and {} were written: end the name with / for a directory", written.len());
-            return Err(Error::invalid(&self.location, reason));
-        };
-        let name = self.location.file_name().expect("a single-file target has a name").to_string();
-        let bytes = self.named(written).await?.iter().map(|file| file.bytes).sum();
-        let mode = match self.mode {
-            CommitMode::ErrorIfExists => RenameTargetMode::Create,
-            _ => RenameTargetMode::Overwrite,
-        };
-        fault::point("commit.planned");
-        match self.table.adopt(&file.path, &name, mode).await {
-            Err(Error::Exists { .. }) => {
-                let reason = "another process has written it meanwhile, and it is not replaced";
-                return Err(Error::conflict(&self.location, reason));
-            }
-            other => other?,
-        }
-        fault::point("commit.renamed");
-        self.made.retain(|directory| self.meta.location.local_path().as_ref() == Some(directory));
-        Ok(Committed { version: 0, files: 1, rows: file.rows, bytes, paths: vec![self.location.clone()] })
     }
 
     fn leave_to_next(&mut self) {
         if let Some(lease) = self.lease.take() {
             lease.give_up();
         }
+    }
+
+    /// On a store behind a network removing takes requests: whoever drops this does not wait for them. The lease lives
+    /// until they are done, so that the next writer finds what could not be removed.
+    fn drop_later(&mut self) {
+        let (Some(lease), Ok(runtime)) = (self.lease.take(), tokio::runtime::Handle::try_current()) else { return };
+        let (in_place, table, meta) = (self.is_in_place(), self.table.clone(), self.meta.clone());
+        let (staging, id) = (self.staging.clone(), self.id.clone());
+        runtime.spawn(async move {
+            let removed = match in_place {
+                true => leftovers::remove_written(&table, &meta, &id).await,
+                false => staging.remove_all().await,
+            };
+            match removed {
+                Ok(()) => lease.release().await,
+                Err(_) => lease.give_up(),
+            }
+        });
     }
 
     /// Removes what is staged, without waiting: files on disk or in memory.
@@ -458,6 +369,10 @@ impl Commit {
 impl Drop for Commit {
     fn drop(&mut self) {
         if self.lease.is_none() {
+            return;
+        }
+        if self.table.beats && !self.planned {
+            self.drop_later();
             return;
         }
         // Half published (a panic, or an error that could not be undone): only the newest manifest knows what stays.
@@ -484,19 +399,6 @@ fn summary(table: &Directory, version: u64, files: &[DataFile]) -> Committed {
         rows: files.iter().filter_map(|file| file.rows).sum(),
         bytes: files.iter().map(|file| file.bytes).sum(),
         paths: files.iter().map(|file| table.location.join(&file.path)).collect(),
-    }
-}
-
-fn directory_of(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(directory, _)| directory)
-}
-
-/// `<relative>/<file name>`, relative to the table.
-fn final_name(file: &WrittenFile) -> String {
-    let name = file.path.file_name().unwrap_or_default();
-    match file.relative.trim_matches('/') {
-        "" => name.to_string(),
-        directory => format!("{directory}/{name}"),
     }
 }
 

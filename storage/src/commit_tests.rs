@@ -1,15 +1,16 @@
 //! The commit protocol as its users see it: what is listed before, during and after.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 
 use super::*;
+use crate::committed::relative;
 use crate::glob::expand;
-use crate::testing::{commit, contents, on_both, raw_names, write};
+use crate::testing::{commit, contents, on_both, on_each, raw_names, write};
 
-on_both!(
+on_each!(
     modes,
-    abort_leaves_nothing,
-    leftovers_of_the_dead_not_of_the_living,
     foreign_files_are_shown_until_a_manifest_says_otherwise,
     one_file,
     refusals,
@@ -18,6 +19,99 @@ on_both!(
     of_ten_that_want_to_be_the_only_one_one_wins,
     readers_see_old_or_new,
 );
+
+mod with_directories {
+    use super::{abort_leaves_nothing, leftovers_of_the_dead_not_of_the_living};
+
+    super::on_both!(abort_leaves_nothing, leftovers_of_the_dead_not_of_the_living);
+}
+
+mod without_renames {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SILENCE: Duration = Duration::from_millis(600);
+
+    fn bucket() -> (Stores, Location) {
+        (Stores::of_plain_objects(Duration::from_millis(300)), Location::parse("memory://m/base/t/").unwrap())
+    }
+
+    /// As after a kill or while a laptop sleeps: no sign of life comes any more, and what was written is there.
+    fn fall_silent(commit: &mut Commit) {
+        commit.lease.take().unwrap().give_up();
+    }
+
+    #[tokio::test]
+    async fn nothing_shows_before_the_commit_and_an_abort_removes_it() {
+        let (stores, table) = bucket();
+        for drop_it in [false, true] {
+            let commit = Commit::begin(&stores, &table, CommitMode::Append).await.unwrap();
+            let file = write(&commit, &stores, "m=1", "a").await;
+            assert!(file.path.to_string().starts_with("memory://m/base/t/m=1/part-00000-"), "{}", file.path);
+            let error = expand(&stores, &table).await.unwrap_err().to_string();
+            assert!(error.contains("no file") || error.contains("no visible files"), "{error}");
+            if drop_it {
+                drop(commit)
+            } else {
+                commit.abort().await.unwrap()
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert_eq!(raw_names(&stores, &table).await, ["_gristmill/manifest-0000000000.json"]);
+        }
+        let done = super::commit(&stores, &table, CommitMode::ErrorIfExists, &[("m=1", "a")]).await.unwrap();
+        assert_eq!(done.version, 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_silent_writer_left_goes_and_a_beating_one_stays() {
+        let (stores, table) = bucket();
+        super::commit(&stores, &table, CommitMode::Append, &[("", "a")]).await.unwrap();
+        let mut dead = Commit::begin(&stores, &table, CommitMode::Append).await.unwrap();
+        let living = Commit::begin(&stores, &table, CommitMode::Append).await.unwrap();
+        write(&dead, &stores, "m=1", "dead").await;
+        let file = write(&living, &stores, "", "living").await;
+        let id = dead.id().to_string();
+        fall_silent(&mut dead);
+        super::commit(&stores, &table, CommitMode::Append, &[("", "b")]).await.unwrap();
+        assert!(raw_names(&stores, &table).await.iter().any(|name| name.contains(&id)), "not silent for long enough");
+        tokio::time::sleep(SILENCE).await;
+        super::commit(&stores, &table, CommitMode::Append, &[("", "c")]).await.unwrap();
+        assert!(!raw_names(&stores, &table).await.iter().any(|name| name.contains(&id)));
+        living.publish(vec![file]).await.unwrap();
+        assert_eq!(contents(&stores, &table).await.unwrap(), [":a", ":b", ":c", ":living"]);
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_comes_back_cannot_commit_what_was_removed() {
+        let (stores, table) = bucket();
+        super::commit(&stores, &table, CommitMode::Append, &[("", "a")]).await.unwrap();
+        let mut asleep = Commit::begin(&stores, &table, CommitMode::Append).await.unwrap();
+        let file = write(&asleep, &stores, "", "asleep").await;
+        fall_silent(&mut asleep);
+        tokio::time::sleep(SILENCE).await;
+        super::commit(&stores, &table, CommitMode::Append, &[("", "b")]).await.unwrap();
+        // As if it had looked at its files just before they were removed.
+        stores.put_atomic(&file.path, Bytes::from("asleep")).await.unwrap();
+        let error = asleep.publish(vec![file]).await.unwrap_err();
+        assert!(matches!(&error, Error::Conflict { reason, .. } if reason.contains("was taken for dead")), "{error}");
+        assert_eq!(contents(&stores, &table).await.unwrap(), [":a", ":b"]);
+    }
+
+    #[tokio::test]
+    async fn work_that_is_done_again_is_done_once() {
+        let (stores, table) = bucket();
+        let begin = async || Commit::begin_once(&stores, &table, CommitMode::Append, "job/1").await.unwrap();
+        let Begun::New(mut killed) = begin().await else { panic!("nothing is done yet") };
+        write(&killed, &stores, "", "half").await;
+        fall_silent(&mut killed);
+        let Begun::New(again) = begin().await else { panic!("nothing is done yet") };
+        let file = write(&again, &stores, "", "whole").await;
+        again.publish(vec![file]).await.unwrap();
+        assert!(matches!(begin().await, Begun::Done(_)));
+        assert_eq!(contents(&stores, &table).await.unwrap(), [":whole"]);
+    }
+}
 
 async fn modes(stores: Stores, root: Location) {
     let table = root.join("t/");

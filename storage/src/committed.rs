@@ -5,9 +5,10 @@
 //! consists of exactly the files that its newest manifest names. Directories without a manifest are shown whole.
 //!
 //! A listing of a table is taken from one manifest, so it is the old content or the new, never a mixture, however many
-//! commits happen meanwhile. Reading an object by its full name is not restricted. Nothing is cached.
+//! commits happen meanwhile. Reading an object by its full name is not restricted. What is kept, and how long, says
+//! `listings.rs`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,13 +19,18 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
 use crate::error::Error;
+use crate::listings::Listings;
 use crate::manifest::{self, Manifest};
 
+/// How many directories are asked at once.
+pub(crate) const PARALLEL: usize = 16;
+/// Objects after which a list is no longer taken page by page: one page of the large stores.
+const PAGES_IN_TURN: usize = 1000;
 /// A table's files may be replaced between reading the manifest and looking at them; each time there is a newer manifest.
 const ATTEMPTS: usize = 100;
 
@@ -32,12 +38,30 @@ const ATTEMPTS: usize = 100;
 #[derive(Debug)]
 pub(crate) struct CommittedStore {
     inner: Arc<dyn ObjectStore>,
+    /// Only for stores behind a network.
+    listings: Option<Arc<Listings>>,
 }
 
 impl CommittedStore {
-    pub(crate) fn new(inner: Arc<dyn ObjectStore>) -> Self {
-        Self { inner }
+    pub(crate) fn new(inner: Arc<dyn ObjectStore>, listings: Option<Arc<Listings>>) -> Self {
+        Self { inner, listings }
     }
+}
+
+/// As [`visible`], out of what the statement has listed already where that is kept.
+async fn visible_once(
+    store: &Arc<dyn ObjectStore>,
+    listings: Option<Arc<Listings>>,
+    prefix: &Path,
+) -> Result<Arc<Vec<ObjectMeta>>> {
+    let Some(listings) = listings else { return visible(store, prefix).await.map(Arc::new) };
+    if let Some(kept) = listings.list(prefix) {
+        return Ok(kept);
+    }
+    let epoch = listings.epoch();
+    let found = Arc::new(visible(store, prefix).await?);
+    listings.keep(epoch, prefix, &found);
+    Ok(found)
 }
 
 /// Whether a path below a listed directory is invisible to readers.
@@ -51,27 +75,71 @@ pub fn is_hidden(relative: &str) -> bool {
 
 /// The nearest directory at or above `path` that has a manifest, with the newest one.
 pub(crate) async fn table_of(store: &Arc<dyn ObjectStore>, path: &Path) -> Result<Option<(Path, Manifest)>> {
-    let mut directory = path.clone();
-    loop {
-        match manifest::newest(store, &directory).await {
-            Ok(Some(found)) => return Ok(Some((directory, found))),
-            // What somebody else keeps to himself further up is no table of ours.
+    let mut directories = vec![path.clone()];
+    while let Some(parent) = directories.last().filter(|last| !last.is_root()).and_then(Path::parent) {
+        directories.push(parent);
+    }
+    // The nearest one counts; all are asked at once, because each answer takes its time.
+    let looks = directories.iter().map(|directory| manifest::newest(store, directory));
+    let looks: Vec<_> = looks.collect();
+    let mut answers = futures::stream::iter(looks).buffered(PARALLEL).zip(futures::stream::iter(&directories));
+    while let Some((answer, directory)) = answers.next().await {
+        match answer {
+            Ok(Some(found)) => return Ok(Some((directory.clone(), found))),
             Ok(None) => {}
-            Err(object_store::Error::PermissionDenied { .. }) if directory != *path => {}
+            // What somebody else keeps to himself further up is no table of ours.
+            Err(object_store::Error::PermissionDenied { .. }) if directory != path => {}
+            Err(e) if directory != path && is_refused(&e) => {}
             Err(e) => return Err(e),
         }
-        match directory.parent() {
-            Some(parent) if !directory.is_root() => directory = parent,
-            _ => return Ok(None),
+    }
+    Ok(None)
+}
+
+/// A key that may list one prefix only.
+fn is_refused(error: &object_store::Error) -> bool {
+    match error {
+        object_store::Error::Generic { source, .. } => {
+            matches!(source.downcast_ref::<Error>(), Some(Error::Refused { reason, .. }) if reason.contains("access is denied"))
+        }
+        _ => false,
+    }
+}
+
+/// Every object below `prefix`. A store lists a page after the other; where there are many pages, the directories are
+/// listed side by side.
+pub(crate) async fn listed(store: &Arc<dyn ObjectStore>, prefix: &Path) -> Result<Vec<ObjectMeta>> {
+    let mut stream = store.list(Some(prefix));
+    let mut found = Vec::new();
+    while let Some(meta) = stream.try_next().await? {
+        found.push(meta);
+        if found.len() == PAGES_IN_TURN {
+            let level = store.list_with_delimiter(Some(prefix)).await?;
+            if level.common_prefixes.len() < 2 {
+                continue;
+            }
+            drop(stream);
+            let below = level.common_prefixes.iter().map(|directory| {
+                let listed = store.list(Some(directory)).try_collect::<Vec<ObjectMeta>>();
+                listed.map(|found| {
+                    found.map(|found| futures::stream::iter(found.into_iter().map(Ok::<_, object_store::Error>)))
+                })
+            });
+            let below: Vec<_> = below.collect();
+            let mut found: Vec<ObjectMeta> =
+                futures::stream::iter(below).buffer_unordered(PARALLEL).try_flatten().try_collect().await?;
+            found.extend(level.objects);
+            return Ok(found);
         }
     }
+    Ok(found)
 }
 
 /// Every visible object below `prefix`, sorted by path.
 pub(crate) async fn visible(store: &Arc<dyn ObjectStore>, prefix: &Path) -> Result<Vec<ObjectMeta>> {
     for _ in 0..ATTEMPTS {
         let table = table_of(store, prefix).await?;
-        let listed: Vec<ObjectMeta> = store.list(Some(prefix)).try_collect().await?;
+        let listed = listed(store, prefix).await?;
         let found = match table {
             Some((table, manifest)) => {
                 let known = listed.into_iter().map(|meta| (meta.location.clone(), meta)).collect();
@@ -89,11 +157,12 @@ pub(crate) async fn visible(store: &Arc<dyn ObjectStore>, prefix: &Path) -> Resu
 }
 
 /// Below a directory that belongs to no table: everything but hidden names, and of the tables in it what they committed.
-async fn ungoverned(
+pub(crate) async fn ungoverned(
     store: &Arc<dyn ObjectStore>,
     prefix: &Path,
     listed: Vec<ObjectMeta>,
 ) -> Result<Option<Vec<ObjectMeta>>> {
+    let listed = without_markers(prefix, listed);
     let mut tables: BTreeMap<Path, Option<Manifest>> = BTreeMap::new();
     for meta in &listed {
         if let Some(table) = table_with_manifest(prefix, &meta.location) {
@@ -125,6 +194,25 @@ async fn ungoverned(
         }
     }
     Ok(Some(found))
+}
+
+/// Leaves out the empty objects by which some tools show directories in a bucket.
+fn without_markers(prefix: &Path, mut listed: Vec<ObjectMeta>) -> Vec<ObjectMeta> {
+    if !listed.iter().any(|meta| meta.size == 0) {
+        return listed;
+    }
+    let mut directories: HashSet<Path> = [prefix.clone()].into();
+    for meta in &listed {
+        let mut next = meta.location.parent();
+        while let Some(directory) = next {
+            next = directory.parent();
+            if !directories.insert(directory) {
+                break;
+            }
+        }
+    }
+    listed.retain(|meta| meta.size > 0 || !directories.contains(&meta.location));
+    listed
 }
 
 /// The files of one manifest below `prefix`; `None` when a newer manifest has replaced it meanwhile.
@@ -203,6 +291,18 @@ impl ObjectStore for CommittedStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let unconditional = options.if_match.is_none()
+            && options.if_none_match.is_none()
+            && options.if_modified_since.is_none()
+            && options.if_unmodified_since.is_none()
+            && options.version.is_none();
+        if options.head
+            && unconditional
+            && let Some(meta) = self.listings.as_ref().and_then(|listings| listings.head(location))
+        {
+            let payload = GetResultPayload::Stream(futures::stream::empty().boxed());
+            return Ok(GetResult { payload, range: 0..meta.size, meta, attributes: Default::default() });
+        }
         self.inner.get_opts(location, options).await
     }
 
@@ -215,9 +315,12 @@ impl ObjectStore for CommittedStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let store = Arc::clone(&self.inner);
+        let (store, listings) = (Arc::clone(&self.inner), self.listings.clone());
         let prefix = prefix.cloned().unwrap_or_default();
-        async move { visible(&store, &prefix).await.map(|found| futures::stream::iter(found.into_iter().map(Ok))) }
+        let found = async move { visible_once(&store, listings, &prefix).await };
+        let owned = |found: Arc<Vec<ObjectMeta>>| Arc::try_unwrap(found).unwrap_or_else(|kept| kept.to_vec());
+        found
+            .map(move |found| found.map(|found| futures::stream::iter(owned(found).into_iter().map(Ok))))
             .into_stream()
             .try_flatten()
             .boxed()
@@ -264,4 +367,25 @@ fn one_level(prefix: &Path, found: Vec<ObjectMeta>) -> ListResult {
         }
     }
     listed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_that_are_shown_by_empty_objects_are_no_files() {
+        let object = |name: &str, size| ObjectMeta {
+            location: Path::from(name),
+            last_modified: chrono::DateTime::UNIX_EPOCH,
+            size,
+            e_tag: None,
+            version: None,
+        };
+        let listed =
+            vec![object("raw", 0), object("raw/2013", 0), object("raw/2013/x.csv", 5), object("raw/empty.csv", 0)];
+        let left = without_markers(&Path::from("raw"), listed);
+        let left: Vec<&str> = left.iter().map(|meta| meta.location.as_ref()).collect();
+        assert_eq!(left, ["raw/2013/x.csv", "raw/empty.csv"]);
+    }
 }

@@ -11,13 +11,18 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, RenameOptions, RenameTargetMode};
 
+use crate::committed::relative;
 use crate::durable::{blocking, is_temporary, move_staged, remove_abandoned};
 use crate::error::{Error, Result};
 use crate::location::Location;
+use crate::steady::create;
 use crate::store::Stores;
 
 /// How many small requests run at once.
 const PARALLEL: usize = 16;
+
+/// An object of at most this size is read and put again where a store cannot copy it on a condition.
+const DETOUR_BYTES_MAX: u64 = 1 << 30;
 
 /// A location with its raw store.
 #[derive(Debug, Clone)]
@@ -25,6 +30,10 @@ pub(crate) struct Directory {
     pub(crate) location: Location,
     store: Arc<dyn ObjectStore>,
     path: Path,
+    /// Files get new names here in one step; elsewhere they are written under their final ones.
+    pub(crate) renames: bool,
+    /// Leases are signs of life here, so that a writer may come back after it was taken for dead.
+    pub(crate) beats: bool,
 }
 
 /// What is directly in a directory.
@@ -39,17 +48,18 @@ pub(crate) struct Entries {
 impl Directory {
     pub(crate) fn open(stores: &Stores, location: &Location) -> Result<Self> {
         let (store, path) = stores.open(location)?;
-        Ok(Self { location: location.clone(), store, path })
+        let (renames, beats) = (stores.renames(location), stores.beats(location));
+        Ok(Self { location: location.clone(), store, path, renames, beats })
     }
 
     pub(crate) fn child(&self, relative: &str) -> Self {
-        let location = self.location.join(relative);
-        Self { path: location.path().clone(), location, store: Arc::clone(&self.store) }
+        self.elsewhere(&self.location.join(relative))
     }
 
     /// Another place in the same store.
     pub(crate) fn elsewhere(&self, location: &Location) -> Self {
-        Self { path: location.path().clone(), location: location.clone(), store: Arc::clone(&self.store) }
+        let (path, location, store) = (location.path().clone(), location.clone(), Arc::clone(&self.store));
+        Self { path, location, store, renames: self.renames, beats: self.beats }
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
@@ -93,9 +103,12 @@ impl Directory {
         put.map(|_| ()).map_err(|e| Error::at(&location, e))
     }
 
-    /// False when something has that name already.
+    /// False when something has that name already, of other bytes: records that are created carry the id of their writer.
     pub(crate) async fn create(&self, name: &str, bytes: impl Into<Bytes>) -> Result<bool> {
         let (location, path) = self.at(name);
+        if location.scheme().is_remote() {
+            return create(&self.store, &path, bytes.into()).await.map_err(|e| Error::at(&location, e));
+        }
         match self.store.put_opts(&path, bytes.into().into(), PutMode::Create.into()).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
@@ -113,18 +126,46 @@ impl Directory {
         }
     }
 
+    /// Copies an object of the same store here, by the store itself; with `create` only where nothing has that name.
+    pub(crate) async fn adopt_copy(&self, from: &Location, name: &str, create_only: bool) -> Result<()> {
+        let (location, path) = self.at(name);
+        if !create_only {
+            return self.store.copy(from.path(), &path).await.map_err(|e| Error::at(&location, e));
+        }
+        match self.store.copy_if_not_exists(from.path(), &path).await {
+            Err(object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. }) => {}
+            other => return other.map_err(|e| Error::at(&location, e)),
+        }
+        // No condition on copies, but one on puts: the bytes make a detour.
+        let size = self.store.head(from.path()).await.map_err(|e| Error::at(from, e))?.size;
+        if size > DETOUR_BYTES_MAX {
+            let reason =
+                format!("{size} bytes cannot be put there on the condition that nothing is: MODE OVERWRITE can");
+            return Err(Error::invalid(&location, reason));
+        }
+        let bytes = async { self.store.get(from.path()).await?.bytes().await }.await.map_err(|e| Error::at(from, e))?;
+        match create(&self.store, &path, bytes).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Exists { location: location.to_string(), reason: "exists already".into() }),
+            Err(e) => Err(Error::at(&location, e)),
+        }
+    }
+
     /// Moves staged objects to names below this place; `renamed` is called after each.
     pub(crate) async fn adopt_all(
         &self,
         moves: Vec<(Location, String)>,
-        renamed: impl Fn() + Send + 'static,
+        renamed: impl Fn() + Send + Sync + 'static,
     ) -> Result<()> {
         let Some(root) = self.location.local_path() else {
-            for (from, name) in &moves {
-                self.adopt(from, name, RenameTargetMode::Overwrite).await?;
+            let renamed = &renamed;
+            let adopted = moves.into_iter().map(|(from, name)| async move {
+                self.adopt(&from, &name, RenameTargetMode::Overwrite).await?;
                 renamed();
-            }
-            return Ok(());
+                Ok(())
+            });
+            let adopted: Vec<_> = adopted.collect();
+            return futures::stream::iter(adopted).buffer_unordered(PARALLEL).try_collect().await;
         };
         let paths =
             moves.iter().filter_map(|(from, name)| Some((from.local_path()?, root.join(name)))).collect::<Vec<_>>();
@@ -193,8 +234,46 @@ impl Directory {
             .await
             .map_err(|e| self.err(e))?;
         let stream = futures::stream::iter(paths.into_iter().map(Ok)).boxed();
-        self.store.delete_stream(stream).try_collect::<Vec<_>>().await.map_err(|e| self.err(e))?;
+        let mut deleted = self.store.delete_stream(stream);
+        while let Some(done) = deleted.next().await {
+            match done {
+                // Two who clean the same place.
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(e) => return Err(self.err(e)),
+            }
+        }
+        drop(deleted);
+        if self.location.scheme().is_hadoop() {
+            self.remove_directories().await?;
+        }
         Ok(())
+    }
+
+    /// Hadoop keeps directories that have become empty, this one included.
+    async fn remove_directories(&self) -> Result<()> {
+        let mut found = vec![self.path.clone()];
+        let mut at = 0;
+        while at < found.len() {
+            let listed = self.store.list_with_delimiter(Some(&found[at])).await.map_err(|e| self.err(e))?;
+            found.extend(listed.common_prefixes);
+            at += 1;
+        }
+        for path in found.iter().rev().filter(|path| !path.is_root()) {
+            // Refused when somebody else has put something there meanwhile, which is right.
+            let _ = self.store.delete(path).await;
+        }
+        Ok(())
+    }
+
+    /// The objects below whose names hold `-<id>-`: those that one writer has written under their final names.
+    pub(crate) async fn files_of(&self, id: &str) -> Result<Vec<String>> {
+        let mark = format!("-{id}-");
+        let listed = self.store.list(Some(&self.path)).try_filter_map(|meta| {
+            let is_its = meta.location.filename().is_some_and(|name| name.contains(&mark));
+            futures::future::ready(Ok(is_its.then_some(meta.location)))
+        });
+        let found: Vec<Path> = listed.try_collect().await.map_err(|e| self.err(e))?;
+        Ok(found.iter().map(|path| relative(&self.path, path).to_string()).collect())
     }
 
     fn err(&self, source: object_store::Error) -> Error {

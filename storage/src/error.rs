@@ -62,6 +62,22 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// No credentials, or none that work: the reason says where they were looked for.
+    #[error("{location}: {reason}")]
+    Credentials {
+        /// The store that asks for them.
+        location: String,
+        /// Where they come from, and what is wrong with them.
+        reason: String,
+    },
+    /// The store refuses, or does not answer: the reason says what to do.
+    #[error("{location}: {reason}")]
+    Refused {
+        /// What was being read or written.
+        location: String,
+        /// The store's answer in words.
+        reason: String,
+    },
     /// The operating system or the store refuses access: change the rights or the place.
     #[error("{location}: permission denied ({source})")]
     Denied {
@@ -101,6 +117,10 @@ impl Error {
             object_store::Error::Generic { source, .. } if source.is::<Error>() => {
                 *source.downcast::<Error>().expect("is::<Error>() has just said so")
             }
+            // A missing bucket, explained where it was noticed.
+            object_store::Error::NotFound { source, .. } if source.is::<Error>() => {
+                *source.downcast::<Error>().expect("is::<Error>() has just said so")
+            }
             object_store::Error::NotFound { .. } => {
                 Error::NotFound { location, reason: "no such file or directory".into() }
             }
@@ -117,6 +137,18 @@ impl Error {
                 _ => Error::Store { location, source: plain(other) },
             },
         }
+    }
+
+    /// What one of our own errors says, that lies somewhere in the chain of another's sources.
+    pub fn inside(error: &(dyn StdError + 'static)) -> Option<String> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(own) = error.downcast_ref::<Error>() {
+                return Some(own.to_string());
+            }
+            next = error.source();
+        }
+        None
     }
 
     pub(crate) fn not_found(location: impl ToString, reason: impl Into<String>) -> Self {

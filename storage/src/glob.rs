@@ -7,6 +7,7 @@
 use std::time::SystemTime;
 
 use ::glob::{MatchOptions, Pattern};
+use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
@@ -54,7 +55,18 @@ pub async fn expand(stores: &Stores, location: &Location) -> Result<Vec<FoundFil
     {
         return Ok(vec![FoundFile::new(location, meta)]);
     }
-    if location.is_glob() { matching(stores, location).await } else { below(stores, location, &here).await }
+    if location.is_glob() {
+        return matching(stores, location).await;
+    }
+    if location.scheme().is_web() && !location.is_directory_like() && !is_listed(&here).await {
+        return Err(missing(location, &here).await);
+    }
+    below(stores, location, &here).await
+}
+
+/// Whether a web server says that something is below; most say nothing.
+async fn is_listed(here: &Directory) -> bool {
+    here.entries().await.is_ok_and(|entries| !entries.files.is_empty() || !entries.directories.is_empty())
 }
 
 async fn below(stores: &Stores, location: &Location, here: &Directory) -> Result<Vec<FoundFile>> {
@@ -74,7 +86,7 @@ async fn below(stores: &Stores, location: &Location, here: &Directory) -> Result
 /// Whether the directory itself holds a manifest: then no files is a fact and not a mistake.
 async fn is_committed(here: &Directory) -> Result<bool> {
     let newest = manifest::newest(here.store(), here.path()).await;
-    Ok(newest.map_err(|e| Error::at(&here.location, e))?.is_some())
+    Ok(newest.map_err(|e| Error::at(&here.location, e))?.is_some_and(|manifest| manifest.is_committed()))
 }
 
 async fn exists(here: &Directory) -> Result<bool> {
@@ -101,8 +113,8 @@ async fn nothing_visible(location: &Location, here: &Directory) -> Result<String
 }
 
 async fn visible(stores: &Stores, at: &Location, prefix: &Path) -> Result<Vec<FoundFile>> {
-    let (store, _) = stores.open(at)?;
-    let found = committed::visible(&store, prefix).await.map_err(|e| Error::at(at, e))?;
+    let (store, _) = stores.reader(at)?;
+    let found: Vec<ObjectMeta> = store.list(Some(prefix)).try_collect().await.map_err(|e| Error::at(at, e))?;
     Ok(found.into_iter().map(|meta| FoundFile::new(at, meta)).collect())
 }
 
@@ -112,11 +124,13 @@ async fn matching(stores: &Stores, location: &Location) -> Result<Vec<FoundFile>
     let base = location.at_path(&format!("{}/", fixed.join("/")));
     let pattern = text.strip_prefix(&fixed.join("/")).unwrap_or(text).trim_start_matches('/');
     let patterns = compiled(location, pattern)?;
-    let candidates = visible(stores, location, base.path()).await?;
+    let candidates = match narrowed(stores, &base, pattern).await? {
+        Some(candidates) => candidates,
+        None => visible(stores, location, base.path()).await?,
+    };
     let name = |file: &FoundFile| relative(base.path(), &file.meta.location).to_string();
     let matches = |text: &str| patterns.iter().any(|pattern| pattern.matches_with(text, MATCHING));
     let below_match = |text: &str| text.match_indices('/').any(|(at, _)| matches(&text[..at]));
-    let count = candidates.len();
     let only_directories = candidates.iter().any(|file| below_match(&name(file)));
     let found: Vec<FoundFile> = candidates.into_iter().filter(|file| matches(&name(file))).collect();
     if !found.is_empty() {
@@ -126,12 +140,53 @@ async fn matching(stores: &Stores, location: &Location) -> Result<Vec<FoundFile>
     if !exists(&here).await? {
         return Err(missing(&base, &here).await);
     }
+    let count = visible(stores, location, base.path()).await?.len();
     let reason = if only_directories {
         "matches directories only: add /* or /** for the files in them".to_string()
     } else {
         format!("no file matches ({count} visible {} below {base})", if count == 1 { "file" } else { "files" })
     };
     Err(Error::not_found(location, reason))
+}
+
+/// What a glob may mean in a store behind a network, without listing the directories whose names do not match its first
+/// part; `None` where all must be listed: below a table, whose files its manifest names, and for a glob that begins with
+/// `**`.
+async fn narrowed(stores: &Stores, base: &Location, pattern: &str) -> Result<Option<Vec<FoundFile>>> {
+    let patterns = braces(pattern);
+    if !base.scheme().is_remote() || patterns.iter().any(|text| text.starts_with("**")) {
+        return Ok(None);
+    }
+    let firsts: Vec<Pattern> =
+        patterns.iter().filter_map(|text| Pattern::new(text.split('/').next().unwrap_or_default()).ok()).collect();
+    let (store, _) = stores.open(base)?;
+    let told = |e| Error::at(base, e);
+    let level = store.list_with_delimiter(Some(base.path())).await.map_err(told)?;
+    let named = |path: &Path| path.filename().is_some_and(|name| !committed::is_hidden(&format!("{name}/x")));
+    let matches =
+        |path: &Path| firsts.iter().any(|first| first.matches_with(path.filename().unwrap_or_default(), MATCHING));
+    if level.common_prefixes.iter().any(|path| path.filename() == Some(manifest::META))
+        || committed::table_of(&store, base.path()).await.map_err(told)?.is_some()
+    {
+        return Ok(None);
+    }
+    let mut listed = level.objects;
+    if patterns.iter().any(|text| text.contains('/')) {
+        let below: Vec<&Path> = level.common_prefixes.iter().filter(|path| named(path) && matches(path)).collect();
+        let lists: Vec<_> = below.iter().map(|path| committed::listed(&store, path)).collect();
+        let lists: Vec<Vec<ObjectMeta>> =
+            futures::stream::iter(lists).buffer_unordered(committed::PARALLEL).try_collect().await.map_err(told)?;
+        listed.extend(lists.into_iter().flatten());
+    }
+    let found = committed::ungoverned(&store, base.path(), listed).await.map_err(told)?;
+    let found = found.map(|mut found| {
+        found.sort_by(|a, b| a.location.cmp(&b.location));
+        found
+    });
+    if let Some(found) = &found {
+        stores.keep_heads(base, found);
+    }
+    Ok(found.map(|found| found.into_iter().map(|meta| FoundFile::new(base, meta)).collect()))
 }
 
 fn compiled(location: &Location, pattern: &str) -> Result<Vec<Pattern>> {

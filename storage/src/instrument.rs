@@ -18,6 +18,8 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 
+use crate::listings::Listings;
+
 /// A snapshot of what went through a session's stores since it began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -58,7 +60,7 @@ impl Meter {
         }
     }
 
-    fn request(&self) {
+    pub(crate) fn request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -76,11 +78,32 @@ impl Meter {
 pub(crate) struct Instrumented {
     inner: Arc<dyn ObjectStore>,
     meter: Arc<Meter>,
+    /// Requests are counted where they are made; a call here may be several, or be repeated.
+    counted_below: bool,
+    /// What is written is no longer as it was listed.
+    listings: Option<Arc<Listings>>,
 }
 
 impl Instrumented {
-    pub(crate) fn new(inner: Arc<dyn ObjectStore>, meter: Arc<Meter>) -> Self {
-        Self { inner, meter }
+    pub(crate) fn new(
+        inner: Arc<dyn ObjectStore>,
+        meter: Arc<Meter>,
+        counted_below: bool,
+        listings: Option<Arc<Listings>>,
+    ) -> Self {
+        Self { inner, meter, counted_below, listings }
+    }
+
+    fn changed(&self) {
+        if let Some(listings) = &self.listings {
+            listings.forget();
+        }
+    }
+
+    fn request(&self) {
+        if !self.counted_below {
+            self.meter.request();
+        }
     }
 }
 
@@ -93,21 +116,23 @@ impl fmt::Display for Instrumented {
 #[async_trait]
 impl ObjectStore for Instrumented {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.meter.request();
+        self.request();
         let bytes = payload.content_length() as u64;
-        let result = self.inner.put_opts(location, payload, opts).await?;
+        let result = self.inner.put_opts(location, payload, opts).await;
+        self.changed();
+        let result = result?;
         self.meter.wrote(bytes);
         Ok(result)
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.meter.request();
+        self.request();
         let inner = self.inner.put_multipart_opts(location, opts).await?;
-        Ok(Box::new(CountedUpload { inner, meter: Arc::clone(&self.meter) }))
+        Ok(Box::new(CountedUpload { inner, meter: Arc::clone(&self.meter), counted_below: self.counted_below }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.meter.request();
+        self.request();
         let head = options.head;
         let mut result = self.inner.get_opts(location, options).await?;
         if head {
@@ -129,40 +154,48 @@ impl ObjectStore for Instrumented {
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.meter.request();
+        self.request();
         let pieces = self.inner.get_ranges(location, ranges).await?;
         self.meter.read(pieces.iter().map(|piece| piece.len() as u64).sum());
         Ok(pieces)
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.changed();
+        if self.counted_below {
+            return self.inner.delete_stream(locations);
+        }
         let meter = Arc::clone(&self.meter);
         self.inner.delete_stream(locations.inspect(move |_| meter.request()).boxed())
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.meter.request();
+        self.request();
         self.inner.list(prefix)
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.meter.request();
+        self.request();
         self.inner.list_with_offset(prefix, offset)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.meter.request();
+        self.request();
         self.inner.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.meter.request();
-        self.inner.copy_opts(from, to, options).await
+        self.request();
+        let copied = self.inner.copy_opts(from, to, options).await;
+        self.changed();
+        copied
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        self.meter.request();
-        self.inner.rename_opts(from, to, options).await
+        self.request();
+        let renamed = self.inner.rename_opts(from, to, options).await;
+        self.changed();
+        renamed
     }
 }
 
@@ -170,12 +203,21 @@ impl ObjectStore for Instrumented {
 struct CountedUpload {
     inner: Box<dyn MultipartUpload>,
     meter: Arc<Meter>,
+    counted_below: bool,
+}
+
+impl CountedUpload {
+    fn request(&self) {
+        if !self.counted_below {
+            self.meter.request();
+        }
+    }
 }
 
 #[async_trait]
 impl MultipartUpload for CountedUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        self.meter.request();
+        self.request();
         let bytes = data.content_length() as u64;
         let meter = Arc::clone(&self.meter);
         let part = self.inner.put_part(data);
@@ -187,12 +229,12 @@ impl MultipartUpload for CountedUpload {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        self.meter.request();
+        self.request();
         self.inner.complete().await
     }
 
     async fn abort(&mut self) -> Result<()> {
-        self.meter.request();
+        self.request();
         self.inner.abort().await
     }
 }

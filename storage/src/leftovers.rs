@@ -5,12 +5,15 @@
 //! without searching: of everything the plan mentions, whatever the newest manifest does not name goes. That one rule
 //! is right on both sides of the commit point: not published, the new files are not named and the old ones are;
 //! published, it is the other way round.
+//!
+//! On stores without renames there is no staging directory: files are written under their final names, which hold the id
+//! of their writer, and are found by it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::directory::Directory;
 use crate::error::{Error, Result};
-use crate::lease::{Lease, lease_id};
+use crate::lease::{Lease, StoreClock, lease_id};
 use crate::manifest;
 use crate::sealed;
 use crate::store::Stores;
@@ -68,14 +71,43 @@ pub(crate) async fn clean(stores: &Stores, table: &Directory) -> Result<()> {
         staged.chain(entries.files.iter().filter_map(|name| lease_id(name).or_else(|| plan_id(name)))).collect();
     ids.sort_unstable();
     ids.dedup();
+    let clock = StoreClock::default();
     for id in ids {
-        if let Some(lease) = Lease::of_dead(stores, &meta, id).await? {
+        if let Some(lease) = Lease::of_dead(stores, &meta, id, &clock).await? {
             tracing::info!("{}: removing what an interrupted commit left", table.location);
+            if table.beats {
+                fence(table, &meta, id).await?;
+            }
             finish(table, &meta, id).await?;
-            drop(lease);
+            lease.release().await;
         }
     }
     meta.remove_abandoned_temporaries().await
+}
+
+/// Sees to it that a writer which was taken for dead cannot commit, should it come back: the next version of the table,
+/// of the same content, says so. Whoever wants to publish must follow the newest version, so either it was first and its
+/// files are named, or it reads its own name here.
+async fn fence(table: &Directory, meta: &Directory, id: &str) -> Result<()> {
+    loop {
+        let newest = manifest::newest(table.store(), table.path()).await.map_err(|e| Error::at(&table.location, e))?;
+        let Some(newest) = newest else { return Ok(()) };
+        if newest.has_files_of(id) || newest.fenced.iter().any(|fenced| fenced == id) {
+            return Ok(());
+        }
+        let next = newest.fencing(id);
+        if meta.create(&manifest::file_name(next.version), next.to_bytes()).await? {
+            return retire(meta, next.version).await;
+        }
+    }
+}
+
+/// Empties the manifest that is two versions old.
+pub(crate) async fn retire(meta: &Directory, version: u64) -> Result<()> {
+    match version.checked_sub(2) {
+        Some(old) => meta.put(&manifest::file_name(old), Vec::new()).await,
+        None => Ok(()),
+    }
 }
 
 /// Finishes or undoes one commit that works no more, but for its lease, which the caller holds.
@@ -88,8 +120,22 @@ pub(crate) async fn finish(table: &Directory, meta: &Directory, id: &str) -> Res
         let gone: Vec<String> = plan.adds.into_iter().chain(removes).filter(|path| !named(path)).collect();
         remove_files(table, gone).await?;
     }
-    meta.child(&staging_name(id)).remove_all().await?;
+    if table.renames {
+        meta.child(&staging_name(id)).remove_all().await?;
+    } else {
+        remove_written(table, meta, id).await?;
+    }
     forget_plan(meta, id).await
+}
+
+/// Removes what a writer has written under final names, as far as the newest manifest does not name it, and what it has
+/// staged for a single file.
+pub(crate) async fn remove_written(table: &Directory, meta: &Directory, id: &str) -> Result<()> {
+    let newest = manifest::newest(table.store(), table.path()).await.map_err(|e| Error::at(&table.location, e))?;
+    let named = |path: &String| newest.as_ref().is_some_and(|manifest| manifest.contains(path));
+    let written = table.files_of(id).await?;
+    table.delete(written.into_iter().filter(|path| !named(path))).await?;
+    meta.child(&staging_name(id)).remove_all().await
 }
 
 /// Removes files of a table and the partition directories that become empty.

@@ -1,13 +1,31 @@
 //! Bytes: locations, stores, globs, the commit protocol and immutable artifacts.
 //!
-//! This crate knows nothing of tables' schemas, queries or models. Time is not part of any protocol here: who is alive is
-//! told by locks, and what is newest by numbers.
+//! This crate knows nothing of tables' schemas, queries or models. What is newest is told by numbers, never by time; who is
+//! alive is told by locks, and by signs of life only where a store has no locks (see `lease.rs`).
 
 /// Text -> [`Location`].
 pub mod location;
 
+/// What stores are told.
+pub mod settings;
+
 /// [`Location`] -> object store.
 pub mod store;
+
+/// The one place where a store is built.
+pub mod backend;
+
+/// Who asks: keys, tokens, profiles.
+mod credentials;
+
+/// How requests reach a store over HTTP.
+mod transport;
+
+/// Stores behind a network, as steady as files.
+mod steady;
+
+/// What a store's refusal means.
+mod answer;
 
 /// Requests and bytes, counted.
 pub mod instrument;
@@ -26,6 +44,12 @@ pub mod artifact;
 
 /// What writers at work say of themselves while they live.
 pub mod notice;
+
+/// What is at a place, for people.
+pub mod survey;
+
+/// What works between this machine and a store.
+pub mod doctor;
 
 /// Files that go when the work is done.
 pub mod scratch;
@@ -50,6 +74,9 @@ mod durable;
 
 /// The readers' view: what is visible and committed.
 mod committed;
+
+/// What a statement has listed.
+mod listings;
 
 /// A place in a store, and what commits do with it.
 mod directory;
@@ -86,5 +113,6 @@ pub use notice::{Notice, notices};
 pub use object_store;
 pub use scratch::Scratch;
 pub use sealed::sha256_hex;
+pub use settings::{STORE_KEYS, StoreKey, StoreSettings, is_store_variable, masked, redacted, store_option};
 pub use store::Stores;
 pub use workspace::Workspace;

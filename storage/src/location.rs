@@ -18,6 +18,59 @@ pub enum Scheme {
     File,
     /// This process's memory: `memory://`, gone when the process ends.
     Memory,
+    /// Amazon S3 and what speaks its language.
+    S3,
+    /// Google Cloud Storage.
+    Gcs,
+    /// Azure Blob Storage and Data Lake.
+    Azure,
+    /// A web server, readable by anyone on the way.
+    Http,
+    /// A web server.
+    Https,
+    /// Hadoop's file system.
+    Hdfs,
+    /// Hadoop's view of several file systems, as its configuration mounts them.
+    Viewfs,
+}
+
+impl Scheme {
+    /// Whether a new name for a file costs nothing and appears in one step.
+    pub(crate) fn renames(self) -> bool {
+        matches!(self, Scheme::File | Scheme::Memory | Scheme::Hdfs | Scheme::Viewfs)
+    }
+
+    /// Whether bytes come over a network, from a store that other machines write to.
+    pub fn is_remote(self) -> bool {
+        !matches!(self, Scheme::File | Scheme::Memory)
+    }
+
+    /// Whether it keeps directories.
+    pub(crate) fn is_hadoop(self) -> bool {
+        matches!(self, Scheme::Hdfs | Scheme::Viewfs)
+    }
+
+    /// Whether it is a web server.
+    pub(crate) fn is_web(self) -> bool {
+        matches!(self, Scheme::Http | Scheme::Https)
+    }
+
+    /// How the canonical URL begins.
+    fn name(self, authority: &str) -> &'static str {
+        match self {
+            Scheme::File => "file",
+            Scheme::Memory => "memory",
+            Scheme::S3 => "s3",
+            Scheme::Gcs => "gs",
+            // With the account in it, it is Hadoop's form.
+            Scheme::Azure if authority.contains('@') => "abfss",
+            Scheme::Azure => "az",
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+            Scheme::Hdfs => "hdfs",
+            Scheme::Viewfs => "viewfs",
+        }
+    }
 }
 
 /// A scheme's row in the table: its spellings, and either how it is opened or what it is waiting for.
@@ -32,15 +85,18 @@ struct SchemeRow {
 const SCHEMES: &[SchemeRow] = &[
     SchemeRow { names: &["file"], opens: Some(Scheme::File), what: "local files" },
     SchemeRow { names: &["memory"], opens: Some(Scheme::Memory), what: "memory of this process" },
-    SchemeRow { names: &["s3", "s3a", "s3n"], opens: None, what: "Amazon S3 and compatible stores" },
-    SchemeRow { names: &["gs", "gcs"], opens: None, what: "Google Cloud Storage" },
+    SchemeRow { names: &["s3", "s3a", "s3n"], opens: Some(Scheme::S3), what: "Amazon S3 and compatible stores" },
+    SchemeRow { names: &["gs", "gcs"], opens: Some(Scheme::Gcs), what: "Google Cloud Storage" },
     SchemeRow {
         names: &["az", "azure", "abfs", "abfss", "adl", "wasb", "wasbs"],
-        opens: None,
+        opens: Some(Scheme::Azure),
         what: "Azure Blob Storage and Data Lake",
     },
-    SchemeRow { names: &["hdfs", "webhdfs", "swebhdfs", "viewfs"], opens: None, what: "Hadoop file systems" },
-    SchemeRow { names: &["http", "https"], opens: None, what: "web servers" },
+    SchemeRow { names: &["hdfs"], opens: Some(Scheme::Hdfs), what: "Hadoop file systems" },
+    SchemeRow { names: &["viewfs"], opens: Some(Scheme::Viewfs), what: "mounts of Hadoop file systems" },
+    SchemeRow { names: &["webhdfs", "swebhdfs"], opens: None, what: "Hadoop file systems over HTTP; hdfs:// is read" },
+    SchemeRow { names: &["http"], opens: Some(Scheme::Http), what: "web servers" },
+    SchemeRow { names: &["https"], opens: Some(Scheme::Https), what: "web servers" },
     SchemeRow { names: &["hf"], opens: None, what: "Hugging Face data sets" },
 ];
 
@@ -57,19 +113,22 @@ pub struct Location {
 }
 
 impl Location {
-    /// Reads a bare path (absolute, or relative to the working directory), `file://` or `memory://`.
+    /// Reads a bare path (absolute, or relative to the working directory) or a URL of any scheme in the table.
     ///
     /// # Errors
-    /// [`Error::Location`] for a scheme that is unknown or not in this build, and for text that is no path.
+    /// [`Error::Location`] for a scheme that is unknown or not in this build, for text that is no path, and for a URL that
+    /// carries a password or a signature (which is not repeated in the message).
     pub fn parse(text: &str) -> Result<Self> {
         if text.trim().is_empty() {
             return Err(bad(text, "an empty text is no location"));
         }
+        refuse_two_schemes(text)?;
         match split_scheme(text) {
             None => Self::bare(text),
             Some((name, rest)) => match lookup(name).ok_or_else(|| bad(text, unknown_scheme(name)))? {
                 SchemeRow { opens: Some(Scheme::File), .. } => Self::file_url(text, rest),
                 SchemeRow { opens: Some(Scheme::Memory), .. } => Self::memory_url(text, rest),
+                SchemeRow { opens: Some(scheme), .. } => Self::remote_url(*scheme, name, text, rest),
                 SchemeRow { opens: None, what, .. } => Err(bad(
                     text,
                     format!("{name}:// ({what}) is not in this build yet: use a local path, file:// or memory://"),
@@ -112,15 +171,26 @@ impl Location {
         Self::build(Scheme::Memory, authority, &decoded(text, path)?, text)
     }
 
+    fn remote_url(scheme: Scheme, name: &str, text: &str, rest: &str) -> Result<Self> {
+        let after = rest.strip_prefix("//").ok_or_else(|| bad(text, format!("write {name}:// with two slashes")))?;
+        let (authority, path) = after.split_once('/').unwrap_or((after, ""));
+        let authority = checked_authority(scheme, name, authority, text)?;
+        if scheme.is_web()
+            && let Some((before, _)) = path.split_once('?')
+        {
+            // What follows may be a signature: it is not repeated.
+            let shown = format!("{name}://{authority}/{before}?...");
+            return Err(bad(&shown, "web servers are read by path: a query (what follows the ?) cannot be asked"));
+        }
+        Self::build(scheme, &authority, &decoded(text, path)?, text)
+    }
+
     /// From decoded path text; `written` is what the user wrote, for the message.
     fn build(scheme: Scheme, authority: &str, path: &str, written: &str) -> Result<Self> {
         let (segments, directory) = normalised(path);
         let path = Path::parse(segments.join("/"))
             .map_err(|_| bad(written, "a path holds no control characters (tab, newline)"))?;
-        let base = match scheme {
-            Scheme::File => "file:///".to_string(),
-            Scheme::Memory => format!("memory://{authority}/"),
-        };
+        let base = format!("{}://{authority}/", scheme.name(authority));
         let mut url = Url::parse(&base).map_err(|e| bad(written, format!("no URL: {e}")))?;
         {
             let mut parts = url.path_segments_mut().map_err(|()| bad(written, "no URL with a path"))?;
@@ -187,6 +257,17 @@ impl Location {
         self.at_path(&format!("{}/", self.path))
     }
 
+    /// Another object of the same store.
+    #[must_use]
+    pub fn sibling(&self, path: &Path) -> Self {
+        self.at_path(path.as_ref())
+    }
+
+    /// The whole store.
+    pub(crate) fn root(&self) -> Self {
+        self.at_path("/")
+    }
+
     /// Another path of the same store; `path` is decoded text.
     pub(crate) fn at_path(&self, path: &str) -> Self {
         Self::build(self.scheme, &self.authority, path, path).expect("a path that the store gave is a path")
@@ -225,7 +306,17 @@ impl fmt::Display for Location {
                 let slash = if self.directory && !self.path.is_root() { "/" } else { "" };
                 write!(f, "/{}{slash}", self.path)
             }
-            Scheme::Memory => f.write_str(self.url.as_str()),
+            // As a URL, but with the characters of globs as they were typed.
+            scheme => {
+                write!(f, "{}://{}/", scheme.name(&self.authority), self.authority)?;
+                for c in self.path.as_ref().chars() {
+                    match c {
+                        '%' | ' ' => write!(f, "%{:02X}", u32::from(c))?,
+                        c => write!(f, "{c}")?,
+                    }
+                }
+                if self.directory && !self.path.is_root() { f.write_str("/") } else { Ok(()) }
+            }
         }
     }
 }
@@ -254,6 +345,80 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
     (is_name && (rest.starts_with("//") || name.eq_ignore_ascii_case("file"))).then_some((name, rest))
 }
 
+/// `s3://gs://bucket/x`, `/data/s3://bucket/x`: two places in one text are none.
+fn refuse_two_schemes(text: &str) -> Result<()> {
+    let first = split_scheme(text);
+    let rest = first.map_or(text, |(_, rest)| rest.trim_start_matches('/'));
+    let Some((before, _)) = rest.split_once("://") else { return Ok(()) };
+    let second = before.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+    if lookup(second).is_none() {
+        return Ok(());
+    }
+    Err(bad(
+        text,
+        match first {
+            Some((first, _)) => format!("has two schemes, {first}:// and {second}://: leave one of them out"),
+            None => format!("has {second}:// in the middle of a path: begin with it"),
+        },
+    ))
+}
+
+/// What stands between the scheme and the path, in one spelling.
+fn checked_authority(scheme: Scheme, name: &str, authority: &str, text: &str) -> Result<String> {
+    if has_glob(authority) {
+        return Err(bad(text, format!("a glob begins after the first name: {name}://name/*.parquet")));
+    }
+    if scheme != Scheme::Azure
+        && let Some((_, host)) = authority.rsplit_once('@')
+    {
+        let shown = format!("{name}://...@{host}");
+        return Err(bad(
+            &shown,
+            "keys and passwords do not belong in a location: see docs/storage.md for their places",
+        ));
+    }
+    match scheme {
+        Scheme::S3 | Scheme::Gcs if authority.is_empty() => {
+            Err(bad(text, format!("names no bucket: {name}://bucket/path")))
+        }
+        Scheme::Azure if authority.is_empty() => Err(bad(text, format!("names no container: {name}://container/path"))),
+        Scheme::Http | Scheme::Https if authority.is_empty() => {
+            Err(bad(text, format!("names no server: {name}://host/path")))
+        }
+        Scheme::S3 | Scheme::Gcs if authority.contains(':') => Err(bad(
+            text,
+            format!("{authority} is no bucket's name; the address of a store is its endpoint, an option"),
+        )),
+        Scheme::Azure => match authority.split_once('@') {
+            None if authority.contains(['.', ':']) => Err(bad(
+                text,
+                format!("{authority} is no container's name: {name}://container@account.dfs.core.windows.net/path"),
+            )),
+            None => Ok(authority.to_string()),
+            Some((container, account)) => {
+                if container.is_empty() || container.contains([':', '.']) || account.is_empty() {
+                    // The part before the @ may be a key that somebody took for a password.
+                    let shown = format!("{name}://...@{account}");
+                    return Err(bad(&shown, format!("write {name}://container@account.dfs.core.windows.net/path")));
+                }
+                let account = account.split_once('.').map_or(account, |(account, _)| account).to_lowercase();
+                let domain = if authority.contains(".fabric.microsoft.com") {
+                    "dfs.fabric.microsoft.com"
+                } else {
+                    "dfs.core.windows.net"
+                };
+                Ok(format!("{container}@{account}.{domain}"))
+            }
+        },
+        Scheme::Http | Scheme::Https => {
+            let url = Url::parse(&format!("{name}://{authority}/")).map_err(|e| bad(text, format!("no URL: {e}")))?;
+            let host = url.host_str().unwrap_or_default();
+            Ok(url.port().map_or(host.to_string(), |port| format!("{host}:{port}")))
+        }
+        _ => Ok(authority.to_string()),
+    }
+}
+
 fn lookup(name: &str) -> Option<&'static SchemeRow> {
     SCHEMES.iter().find(|row| row.names.iter().any(|known| known.eq_ignore_ascii_case(name)))
 }
@@ -268,7 +433,7 @@ fn unknown_scheme(name: &str) -> String {
         .min();
     match near {
         Some((_, known)) => format!("unknown scheme {name}://, did you mean {known}://?"),
-        None => format!("unknown scheme {name}://: use a local path, file:// or memory://"),
+        None => format!("unknown scheme {name}://: known are s3, gs, az, abfss, hdfs, http, https, file and memory"),
     }
 }
 
@@ -297,74 +462,5 @@ fn normalised(path: &str) -> (Vec<&str>, bool) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_becomes_canonical() {
-        let cwd = std::env::current_dir().unwrap().to_str().unwrap().to_string();
-        let cases = [
-            ("/a/b.csv", "/a/b.csv".to_string(), "file:///a/b.csv".to_string()),
-            ("/a//b/./../c/", "/a/c/".into(), "file:///a/c/".into()),
-            ("file:///a/b%20c.csv", "/a/b c.csv".into(), "file:///a/b%20c.csv".into()),
-            ("file://localhost/a", "/a".into(), "file:///a".into()),
-            ("file:/a", "/a".into(), "file:///a".into()),
-            ("/a/b%20c", "/a/b%20c".into(), "file:///a/b%2520c".into()),
-            ("/data/x-?.csv", "/data/x-?.csv".into(), "file:///data/x-%3F.csv".into()),
-            ("memory://m/t/x", "memory://m/t/x".into(), "memory://m/t/x".into()),
-            ("memory:///t/x/", "memory:///t/x/".into(), "memory:///t/x/".into()),
-            ("memory://", "memory:///".into(), "memory:///".into()),
-            ("/", "/".into(), "file:///".into()),
-            ("FILE:///a", "/a".into(), "file:///a".into()),
-            ("a b/c.csv", format!("{cwd}/a b/c.csv"), format!("file://{cwd}/a%20b/c.csv")),
-            ("odd:name.csv", format!("{cwd}/odd:name.csv"), format!("file://{cwd}/odd:name.csv")),
-        ];
-        for (text, display, url) in cases {
-            let location = Location::parse(text).unwrap();
-            assert_eq!(location.to_string(), display, "{text}");
-            assert_eq!(location.url().as_str(), url, "{text}");
-            assert_eq!(Location::parse(&location.to_string()).unwrap(), location, "{text}: display parses back");
-            assert_eq!(Location::parse(location.url().as_str()).unwrap(), location, "{text}: URL parses back");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_opened_says_why() {
-        let cases = [
-            ("s3://bucket/x", "s3://bucket/x: s3:// (Amazon S3 and compatible stores) is not in this build yet"),
-            ("gs://b", "Google Cloud Storage"),
-            ("abfss://c@a/x", "Azure"),
-            ("hdfs://n:8020/x", "Hadoop"),
-            ("https://h/x.csv", "web servers"),
-            ("memry://x", "unknown scheme memry://, did you mean memory://?"),
-            ("fil:///x", "did you mean file://?"),
-            ("quux://x", "unknown scheme quux://: use a local path"),
-            ("file://a/b", "three slashes (file:///a/b)"),
-            ("", "empty text"),
-            ("a\tb", "control characters"),
-        ];
-        for (text, expected) in cases {
-            let message = Location::parse(text).unwrap_err().to_string();
-            assert!(message.contains(expected), "{text}: {message}");
-        }
-    }
-
-    #[test]
-    fn parts() {
-        let table = Location::parse("memory://m/warehouse/flights/").unwrap();
-        assert!(table.is_directory_like() && !table.is_glob());
-        let file = table.join("month=1/part 0%.parquet");
-        assert_eq!(file.to_string(), "memory://m/warehouse/flights/month=1/part%200%25.parquet");
-        assert_eq!(file.file_name(), Some("part 0%.parquet"));
-        assert_eq!(file.extension(), Some("parquet"));
-        assert_eq!(file.local_path(), None);
-        assert_eq!(file.parent().unwrap(), table.join("month=1/"));
-        assert_eq!(file.store_url().as_str(), "memory://m/");
-        assert_eq!(table.join("a\nb").file_name(), Some("a%0Ab"));
-        let local = Location::parse("/x/*.csv").unwrap();
-        assert!(local.is_glob());
-        assert_eq!(local.local_path().unwrap(), PathBuf::from("/x/*.csv"));
-        assert_eq!(Location::parse("/").unwrap().parent(), None);
-        assert_eq!(Location::parse("/x").unwrap().as_directory().to_string(), "/x/");
-    }
-}
+#[path = "location_tests.rs"]
+mod tests;

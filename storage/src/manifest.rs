@@ -19,6 +19,9 @@ use crate::sealed;
 pub const META: &str = "_gristmill";
 /// The layout of the files in [`META`]; a reader refuses a newer one.
 const FORMAT: u32 = 1;
+/// So many writers that were taken for dead are remembered; one that comes back later than that many others finds its
+/// files gone before it commits.
+const FENCED_MAX: usize = 1000;
 /// A newest manifest that vanishes or is emptied between listing and reading means that a commit happened: look again.
 const ATTEMPTS: usize = 100;
 
@@ -42,16 +45,44 @@ pub struct Manifest {
     format: u32,
     /// 0 is the content before the first commit.
     pub version: u64,
-    /// The commit that published it.
+    /// The commit that published it; empty while nobody has committed anything.
     pub commit: String,
     /// Sorted by path.
     pub files: Vec<DataFile>,
+    /// Writers that were taken for dead, on stores without locks: they may not commit any more.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) fenced: Vec<String>,
 }
 
 impl Manifest {
     pub(crate) fn new(version: u64, commit: &str, mut files: Vec<DataFile>) -> Self {
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        Self { format: FORMAT, version, commit: commit.to_string(), files }
+        Self { format: FORMAT, version, commit: commit.to_string(), files, fenced: Vec::new() }
+    }
+
+    /// The next version, of other content.
+    pub(crate) fn followed_by(&self, commit: &str, files: Vec<DataFile>) -> Self {
+        Self { fenced: self.fenced.clone(), ..Self::new(self.version + 1, commit, files) }
+    }
+
+    /// The next version, of the same content, in which a writer may not commit any more.
+    pub(crate) fn fencing(&self, writer: &str) -> Self {
+        let mut next = self.followed_by(&self.commit, self.files.clone());
+        next.fenced.push(writer.to_string());
+        let excess = next.fenced.len().saturating_sub(FENCED_MAX);
+        next.fenced.drain(..excess);
+        next
+    }
+
+    /// Whether somebody has committed something; else it only says what was there before.
+    pub(crate) fn is_committed(&self) -> bool {
+        !self.commit.is_empty()
+    }
+
+    /// Whether a file of this writer is part of it.
+    pub(crate) fn has_files_of(&self, id: &str) -> bool {
+        let mark = format!("-{id}-");
+        self.files.iter().any(|file| file.path.contains(&mark))
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::directory::Directory;
 use crate::error::Result;
-use crate::lease::{Lease, lease_id};
+use crate::lease::{Lease, StoreClock, lease_id};
 use crate::location::Location;
 use crate::store::Stores;
 
@@ -58,7 +58,9 @@ impl Notice {
     /// The store's.
     pub async fn take_down(mut self) -> Result<()> {
         self.board.delete([self.name.clone()]).await?;
-        drop(self.lease.take());
+        if let Some(lease) = self.lease.take() {
+            lease.release().await;
+        }
         if let (Some(around), Some(path)) = (self.board.location.parent(), self.board.location.local_path())
             && std::fs::remove_dir(&path).is_ok()
             && let Some(around) = around.local_path()
@@ -76,11 +78,14 @@ impl Notice {
 /// The store's.
 pub async fn notices(stores: &Stores, board: &Location) -> Result<Vec<Bytes>> {
     let board = Directory::open(stores, board)?;
-    let mut found = Vec::new();
+    let (mut found, clock) = (Vec::new(), StoreClock::default());
     let files = board.entries().await?.files;
     for id in files.iter().filter_map(|file| file.strip_suffix(SUFFIX)) {
-        match Lease::of_dead(stores, &board, id).await? {
-            Some(_lease) => board.delete([format!("{id}{SUFFIX}")]).await?,
+        match Lease::of_dead(stores, &board, id, &clock).await? {
+            Some(lease) => {
+                board.delete([format!("{id}{SUFFIX}")]).await?;
+                lease.release().await;
+            }
             // Taken down meanwhile: gone.
             None => found.extend(board.get(&format!("{id}{SUFFIX}")).await?),
         }
@@ -88,7 +93,7 @@ pub async fn notices(stores: &Stores, board: &Location) -> Result<Vec<Bytes>> {
     // A writer that died before its first word left a lock alone.
     for id in files.iter().filter_map(|file| lease_id(file)) {
         if !files.contains(&format!("{id}{SUFFIX}")) {
-            drop(Lease::of_dead(stores, &board, id).await?);
+            drop(Lease::of_dead(stores, &board, id, &clock).await?);
         }
     }
     board.remove_abandoned_temporaries().await?;

@@ -12,10 +12,11 @@ use crate::artifact::{
     ALIASES, Artifact, ArtifactFile, ArtifactManifest, ArtifactStore, FORMAT, MANIFEST, PUBLISHING, check_name,
     next_version, numbers,
 };
+use crate::backend::Condition;
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::fault;
-use crate::lease::{Lease, lease_id};
+use crate::lease::{Lease, StoreClock, lease_id};
 use crate::sealed::{self, sha256_hex};
 use crate::store::Stores;
 
@@ -59,6 +60,11 @@ impl Publisher {
                 return Err(Error::invalid(&home.location, format!("{file:?} is no file name, or is listed twice")));
             }
         }
+        if store.stores.condition(&home.location).await? == Condition::None {
+            let reason =
+                "is on a store that cannot put an object only where none is: two who publish at once could both win";
+            return Err(Error::invalid(&home.location, reason));
+        }
         clean(&store.stores, &home).await?;
         let id = Uuid::new_v4().simple().to_string()[..16].to_string();
         let lease = Lease::take(&store.stores, &home.child(PUBLISHING), &id).await?;
@@ -71,6 +77,13 @@ impl Publisher {
         let records = files.iter().map(record).collect();
         let (lease, failed) = (Some(lease), AtomicBool::new(false));
         Ok(Self { home, name: name.to_string(), id, files, records, lease, failed })
+    }
+
+    /// Gives the lease back, and waits for that where it takes a request.
+    pub(crate) async fn end(mut self) {
+        if let Some(lease) = self.lease.take().filter(|_| self.home.beats) {
+            lease.release().await;
+        }
     }
 
     pub(crate) async fn next_version(&self) -> Result<u64> {
@@ -122,13 +135,17 @@ impl Publisher {
 
 /// Removes what dead publishers left, and the files of removed versions.
 pub(crate) async fn clean(stores: &Stores, home: &Directory) -> Result<()> {
+    let clock = StoreClock::default();
     for version in numbers(home).await? {
         let here = home.child(&version.to_string());
         for own in here.entries().await?.directories {
             // The order matters: once its publisher is known to be gone, what the manifest says is final.
-            let Some(_lease) = Lease::of_dead(stores, &home.child(PUBLISHING), &own).await? else { continue };
+            let Some(_lease) = Lease::of_dead(stores, &home.child(PUBLISHING), &own, &clock).await? else { continue };
             let named = match here.get(MANIFEST).await? {
                 Some(bytes) => sealed::unseal::<ArtifactManifest>(&bytes).map(|manifest| manifest.directory == own),
+                // A writer that was taken for dead may come back where leases are signs of life, and publish what is here;
+                // it goes when the version's manifest, which can be created once, is another's.
+                None if home.beats => Ok(true),
                 None => Ok(false),
             };
             // A damaged manifest proves nothing: leave everything for whoever repairs it.
@@ -143,7 +160,7 @@ pub(crate) async fn clean(stores: &Stores, home: &Directory) -> Result<()> {
     for file in publishing.entries().await?.files {
         if let Some(id) = lease_id(&file) {
             // Dropping the lease of a dead publisher removes its file.
-            drop(Lease::of_dead(stores, &publishing, id).await?);
+            drop(Lease::of_dead(stores, &publishing, id, &clock).await?);
         }
     }
     home.child(ALIASES).remove_abandoned_temporaries().await?;

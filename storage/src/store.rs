@@ -3,24 +3,32 @@
 //! Two views of the same bytes: [`Stores::open`] is the raw store, for writers; [`Stores::reader`] shows what is
 //! committed (see `committed.rs`), for everything that scans.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
+use crate::answer::Answer;
+use crate::backend::{self, Condition, Facts};
 use crate::committed::CommittedStore;
 use crate::directory::Directory;
 use crate::durable::blocking;
 use crate::error::{Error, Result};
 use crate::instrument::{Counters, Instrumented, Meter};
+use crate::listings::Listings;
 use crate::local::LocalStore;
 use crate::location::{Location, Scheme};
+use crate::manifest::META;
 use crate::sealed::hex;
+use crate::settings::{self, StoreSettings};
+use crate::transport::{Connector, Transport};
 
 /// How much of an object is in memory while it is hashed.
 const HASH_PIECE_BYTES: u64 = 4 << 20;
@@ -36,8 +44,26 @@ struct Inner {
     meter: Arc<Meter>,
     local: Views,
     memory: Mutex<HashMap<String, Views>>,
+    /// Scheme and bucket -> its store.
+    remote: Mutex<HashMap<(Scheme, String), Remote>>,
+    settings: StoreSettings,
+    /// What OPTIONS of statements said about a bucket.
+    said: Mutex<HashMap<(Scheme, String), BTreeMap<&'static str, String>>>,
+    connector: Connector,
     /// Leases held in this process on stores that no other process can see.
     leases: Arc<Mutex<HashSet<String>>>,
+    /// Memory is to be treated as a store of objects: neither renames nor locks.
+    plain_objects: bool,
+}
+
+/// A store behind a network.
+#[derive(Debug, Clone)]
+struct Remote {
+    views: Views,
+    facts: Facts,
+    /// Found by trying, where nobody could know it.
+    condition: Arc<tokio::sync::OnceCell<Condition>>,
+    listings: Arc<Listings>,
 }
 
 /// The two views of one store.
@@ -49,8 +75,18 @@ struct Views {
 
 impl Views {
     fn new(store: Arc<dyn ObjectStore>, meter: &Arc<Meter>) -> Self {
-        let raw: Arc<dyn ObjectStore> = Arc::new(Instrumented::new(store, Arc::clone(meter)));
-        Self { committed: Arc::new(CommittedStore::new(Arc::clone(&raw))), raw }
+        Self::keeping(store, meter, false, None)
+    }
+
+    fn keeping(
+        store: Arc<dyn ObjectStore>,
+        meter: &Arc<Meter>,
+        counted_below: bool,
+        listings: Option<Arc<Listings>>,
+    ) -> Self {
+        let raw = Instrumented::new(store, Arc::clone(meter), counted_below, listings.clone());
+        let raw: Arc<dyn ObjectStore> = Arc::new(raw);
+        Self { committed: Arc::new(CommittedStore::new(Arc::clone(&raw), listings)), raw }
     }
 }
 
@@ -61,19 +97,51 @@ impl Default for Stores {
 }
 
 impl Stores {
-    /// Fresh stores: the machine's disks, and an empty memory.
+    /// Fresh stores: the machine's disks, and an empty memory. Stores behind a network are asked anonymously or with what
+    /// OPTIONS give; [`Stores::with`] takes settings and the environment.
     pub fn new() -> Self {
+        Self::with(StoreSettings::default())
+    }
+
+    /// Fresh stores with these settings.
+    pub fn with(settings: StoreSettings) -> Self {
+        Self::build(settings, false)
+    }
+
+    /// Stores of which memory behaves like a bucket: no renames, no locks.
+    #[cfg(test)]
+    pub(crate) fn of_plain_objects(lease_timeout: Duration) -> Self {
+        let mut settings = StoreSettings::default();
+        settings.set("storage.lease_timeout", &lease_timeout.as_secs_f64().to_string()).expect("a number of seconds");
+        Self::build(settings, true)
+    }
+
+    fn build(settings: StoreSettings, plain_objects: bool) -> Self {
         let meter = Arc::new(Meter::default());
         let local = Views::new(Arc::new(LocalStore::new()), &meter);
-        Self { inner: Arc::new(Inner { meter, local, memory: Mutex::default(), leases: Arc::default() }) }
+        let connector = Connector(Arc::new(Transport::new(Arc::clone(&meter), settings.max_requests())));
+        Self {
+            inner: Arc::new(Inner {
+                meter,
+                local,
+                memory: Mutex::default(),
+                remote: Mutex::default(),
+                settings,
+                said: Mutex::default(),
+                connector,
+                leases: Arc::default(),
+                plain_objects,
+            }),
+        }
     }
 
     /// The raw store and the path in it, for writers: everything is visible, hidden and uncommitted names included.
     ///
     /// # Errors
-    /// None in this build; a later scheme may lack credentials.
+    /// [`Error::Location`] for a store that cannot be built from its settings: no account, half a key, an endpoint
+    /// without TLS that nobody has allowed.
     pub fn open(&self, location: &Location) -> Result<(Arc<dyn ObjectStore>, Path)> {
-        Ok((self.views(location).raw, location.path().clone()))
+        Ok((self.views(location)?.raw, location.path().clone()))
     }
 
     /// The store as readers see it: listings leave out names that begin with `_` or `.`, and in a table directory
@@ -82,7 +150,65 @@ impl Stores {
     /// # Errors
     /// As [`Stores::open`].
     pub fn reader(&self, location: &Location) -> Result<(Arc<dyn ObjectStore>, Path)> {
-        Ok((self.views(location).committed, location.path().clone()))
+        Ok((self.views(location)?.committed, location.path().clone()))
+    }
+
+    /// Settings for the bucket of `location` from the OPTIONS of a statement; they hold until the session ends.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a key or a value that is none, for OPTIONS of a place that is no such store, and for a bucket
+    /// that was opened in another way before: which of two keys a query would use must not depend on the order.
+    pub fn configure<'a>(
+        &self,
+        location: &Location,
+        options: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<()> {
+        let given = settings::parsed(&location.to_string(), options)?;
+        if given.is_empty() {
+            return Ok(());
+        }
+        if !location.scheme().is_remote() {
+            return Err(Error::invalid(location, "is no store with keys and endpoints: leave those OPTIONS out"));
+        }
+        let key = (location.scheme(), location.authority().to_string());
+        let mut said = held(&self.inner.said);
+        match said.get(&key) {
+            Some(before) if *before == given => Ok(()),
+            None if !held(&self.inner.remote).contains_key(&key) => {
+                said.insert(key, given);
+                Ok(())
+            }
+            _ => Err(Error::invalid(
+                location.root(),
+                "was opened with other OPTIONS before: one session asks a bucket in one way (put it into the configuration)",
+            )),
+        }
+    }
+
+    /// What is known of the store behind a location; `None` for files and memory.
+    ///
+    /// # Errors
+    /// As [`Stores::open`].
+    pub fn facts(&self, location: &Location) -> Result<Option<Facts>> {
+        if !location.scheme().is_remote() {
+            return Ok(None);
+        }
+        self.remote(location).map(|remote| Some(remote.facts))
+    }
+
+    /// A statement begins: what an earlier one has listed is looked up again.
+    pub fn forget_listings(&self) {
+        for remote in held(&self.inner.remote).values() {
+            remote.listings.forget();
+        }
+    }
+
+    /// Keeps what a glob has found, for the plan that will ask for each file.
+    pub(crate) fn keep_heads(&self, at: &Location, found: &[ObjectMeta]) {
+        let key = (at.scheme(), at.authority().to_string());
+        if let Some(remote) = held(&self.inner.remote).get(&key) {
+            remote.listings.keep_heads(found);
+        }
     }
 
     /// What went through these stores so far.
@@ -90,14 +216,68 @@ impl Stores {
         self.inner.meter.snapshot()
     }
 
-    fn views(&self, location: &Location) -> Views {
+    fn views(&self, location: &Location) -> Result<Views> {
         match location.scheme() {
-            Scheme::File => self.inner.local.clone(),
-            Scheme::Memory => held(&self.inner.memory)
+            Scheme::File => Ok(self.inner.local.clone()),
+            Scheme::Memory => Ok(held(&self.inner.memory)
                 .entry(location.authority().to_string())
                 .or_insert_with(|| Views::new(Arc::new(InMemory::new()), &self.inner.meter))
-                .clone(),
+                .clone()),
+            _ => self.remote(location).map(|remote| remote.views),
         }
+    }
+
+    fn remote(&self, location: &Location) -> Result<Remote> {
+        let key = (location.scheme(), location.authority().to_string());
+        if let Some(open) = held(&self.inner.remote).get(&key) {
+            return Ok(open.clone());
+        }
+        let said = held(&self.inner.said).get(&key).cloned().unwrap_or_default();
+        let (store, facts) = backend::build(location, &self.inner.settings.overlaid(&said), &self.inner.connector)?;
+        if let Some((region, from)) = &facts.region
+            && from.starts_with("guessed")
+        {
+            tracing::info!("{}: region {region}, {from}", location.root());
+        }
+        // Requests over HTTP are counted where they are made, those that are repeated included.
+        let counted_below = !matches!(location.scheme(), Scheme::Hdfs | Scheme::Viewfs);
+        let listings = Arc::new(Listings::default());
+        let views = Views::keeping(store, &self.inner.meter, counted_below, Some(Arc::clone(&listings)));
+        let remote = Remote { views, facts, condition: Arc::default(), listings };
+        // Another thread may have been faster: all share one.
+        Ok(held(&self.inner.remote).entry(key).or_insert(remote).clone())
+    }
+
+    /// How writers on this store decide who is first. Where nobody can know it, it is tried once, in `at`.
+    pub(crate) async fn condition(&self, at: &Location) -> Result<Condition> {
+        if !at.scheme().is_remote() {
+            return Ok(Condition::Native);
+        }
+        let remote = self.remote(at)?;
+        match remote.facts.condition {
+            Condition::Untried => remote.condition.get_or_try_init(|| tried(self, at)).await.copied(),
+            known => Ok(known),
+        }
+    }
+
+    /// Whether the user says that nobody else writes.
+    pub(crate) fn single_writer(&self) -> bool {
+        self.inner.settings.single_writer()
+    }
+
+    /// Whether files get new names there in one step, and without being copied.
+    pub(crate) fn renames(&self, location: &Location) -> bool {
+        location.scheme().renames() && !(self.inner.plain_objects && location.scheme() == Scheme::Memory)
+    }
+
+    /// Whether a lease there is a sign of life that is repeated, for want of locks.
+    pub(crate) fn beats(&self, location: &Location) -> bool {
+        location.scheme().is_remote() || (self.inner.plain_objects && location.scheme() == Scheme::Memory)
+    }
+
+    /// How long a writer may be silent there.
+    pub(crate) fn lease_timeout(&self) -> Duration {
+        self.inner.settings.lease_timeout()
     }
 
     pub(crate) fn leases(&self) -> Arc<Mutex<HashSet<String>>> {
@@ -182,6 +362,30 @@ impl Stores {
             None => whole.remove_all().await,
         }
     }
+}
+
+/// Puts an object where there is none, twice: a store that takes both has no condition.
+async fn tried(stores: &Stores, at: &Location) -> Result<Condition> {
+    let (store, _) = stores.open(at)?;
+    let probe = at.join(&format!("{META}/probe-{}", Uuid::new_v4().simple()));
+    let put = |text: &'static str| store.put_opts(probe.path(), text.into(), PutMode::Create.into());
+    let condition = match put("first").await {
+        Ok(_) => match put("second").await {
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                Condition::Native
+            }
+            Ok(_) => Condition::None,
+            Err(e) => return Err(Error::at(&probe, e)),
+        },
+        // A server that does not know the header at all.
+        Err(object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }) => Condition::None,
+        Err(e) => match Answer::of(&e) {
+            Some(answer) if answer.status == 501 => Condition::None,
+            _ => return Err(Error::at(&probe, e)),
+        },
+    };
+    let _ = store.delete(probe.path()).await;
+    Ok(condition)
 }
 
 /// A poisoned lock here protects a map that is valid after any panic.

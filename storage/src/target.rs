@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use crate::backend::Condition;
 use crate::commit::CommitMode;
 use crate::committed::{relative, table_of, visible};
 use crate::directory::Directory;
@@ -68,7 +69,7 @@ pub(crate) async fn check_table(table: &Directory, mode: CommitMode) -> Result<(
         }
         CommitMode::Overwrite => {
             let newest = manifest::newest(table.store(), table.path()).await;
-            if newest.map_err(|e| Error::at(&table.location, e))?.is_some() {
+            if newest.map_err(|e| Error::at(&table.location, e))?.is_some_and(|manifest| manifest.is_committed()) {
                 return Ok(());
             }
             // Never written by us: replacing "everything" must not mean somebody's home directory.
@@ -110,6 +111,24 @@ pub(crate) async fn check_file(parent: &Directory, file: &Location, mode: Commit
     }
 }
 
+/// Whether the mode may write to a store that decides in this way who is first. Without a condition two writers could
+/// both win, and what one of them wrote would be lost: only replacing everything does not promise otherwise, unless the
+/// user says that there is no second writer.
+pub(crate) fn check_condition(
+    table: &Location,
+    mode: CommitMode,
+    condition: Condition,
+    single_writer: bool,
+) -> Result<()> {
+    if condition != Condition::None || mode == CommitMode::Overwrite || single_writer {
+        return Ok(());
+    }
+    let reason = "is on a store that cannot put an object only where none is, so that two writers at once could both win: \
+                  MODE OVERWRITE, by one writer at a time, is all that is safe there (storage.single_writer = true says \
+                  that there is no other)";
+    Err(Error::invalid(table, reason))
+}
+
 /// The directories on the way to `meta` that do not exist yet, deepest first.
 pub(crate) fn missing_directories(meta: &Directory) -> Vec<PathBuf> {
     let Some(path) = meta.location.local_path() else { return vec![] };
@@ -120,4 +139,29 @@ pub(crate) fn missing_directories(meta: &Directory) -> Vec<PathBuf> {
 fn looks_like_data(name: &str) -> bool {
     let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
     extension.is_some_and(|extension| FILE_EXTENSIONS.contains(&extension.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_condition_one_writer_at_a_time_may_replace_everything() {
+        use CommitMode::*;
+        let at = Location::parse("s3://b/t/").unwrap();
+        for (mode, condition, single, allowed) in [
+            (Append, Condition::Native, false, true),
+            (Append, Condition::None, false, false),
+            (ErrorIfExists, Condition::None, false, false),
+            (OverwritePartitions, Condition::None, false, false),
+            (Overwrite, Condition::None, false, true),
+            (Append, Condition::None, true, true),
+        ] {
+            assert_eq!(
+                check_condition(&at, mode, condition, single).is_ok(),
+                allowed,
+                "{mode:?} {condition:?} {single}"
+            );
+        }
+    }
 }

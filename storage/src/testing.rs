@@ -29,6 +29,21 @@ macro_rules! on_both {
 }
 pub(crate) use on_both;
 
+/// As [`on_both`], and in a memory that has neither renames nor locks, as object stores have not.
+macro_rules! on_each {
+    ($($name:ident),+ $(,)?) => {
+        crate::testing::on_both!($($name),+);
+        mod objects {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $name() {
+                let stores = crate::Stores::of_plain_objects(std::time::Duration::from_secs(60));
+                super::$name(stores, crate::Location::parse("memory://m/base/").unwrap()).await;
+            })+
+        }
+    };
+}
+pub(crate) use on_each;
+
 /// Stages a file of a commit.
 pub(crate) async fn write(commit: &Commit, stores: &Stores, relative: &str, text: &str) -> WrittenFile {
     let path = commit.staging_path(0, relative, "csv");

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::directory::Directory;
 use crate::error::Result;
-use crate::lease::{Lease, lease_id};
+use crate::lease::{Lease, StoreClock, lease_id};
 use crate::location::Location;
 use crate::store::Stores;
 
@@ -60,7 +60,9 @@ impl Workspace {
     /// The store's.
     pub async fn remove(mut self) -> Result<()> {
         self.files.remove_all().await?;
-        drop(self.lease.take());
+        if let Some(lease) = self.lease.take() {
+            lease.release().await;
+        }
         if let (Some(around), Some(path)) = (self.board.location.parent(), self.board.location.local_path())
             && std::fs::remove_dir(&path).is_ok()
             && let Some(around) = around.local_path()
@@ -73,16 +75,17 @@ impl Workspace {
 }
 
 async fn remove_abandoned(stores: &Stores, board: &Directory) -> Result<()> {
-    let entries = board.entries().await?;
+    let (entries, clock) = (board.entries().await?, StoreClock::default());
     for id in &entries.directories {
         // The lease comes before the first file: a directory without one has lost its writer.
-        if let Some(_lease) = Lease::of_dead(stores, board, id).await? {
+        if let Some(lease) = Lease::of_dead(stores, board, id, &clock).await? {
             board.child(&format!("{id}/")).remove_all().await?;
+            lease.release().await;
         }
     }
     for id in entries.files.iter().filter_map(|file| lease_id(file)) {
         if !entries.directories.iter().any(|directory| directory == id) {
-            drop(Lease::of_dead(stores, board, id).await?);
+            drop(Lease::of_dead(stores, board, id, &clock).await?);
         }
     }
     Ok(())

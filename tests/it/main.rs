@@ -17,6 +17,7 @@ mod programs;
 mod readme;
 
 mod bad_input;
+mod bad_places;
 mod determinism;
 mod faults;
 

@@ -69,6 +69,8 @@ impl Place {
         command.env_clear().env("PATH", format!("{}:/usr/bin:/bin", programs.display())).env("HOME", &home);
         command.env("XDG_CONFIG_HOME", home.join("config")).env("XDG_STATE_HOME", home.join("state"));
         command.env("TMPDIR", self.root.path().join("tmp"));
+        // No test asks the machine that it runs on who it is.
+        command.env("AWS_EC2_METADATA_DISABLED", "true");
         before_exec(&mut command, default_signals);
         command
     }

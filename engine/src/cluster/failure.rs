@@ -117,6 +117,12 @@ fn is_transient_io(error: &io::Error) -> bool {
 }
 
 fn is_transient_store(error: &object_store::Error) -> bool {
+    if let object_store::Error::Generic { source, .. } = error
+        && let Some(own) = source.downcast_ref::<storage::Error>()
+    {
+        // Wrong keys, a damaged table, a place that is none: the same wherever it is tried.
+        return matches!(own, storage::Error::Refused { .. } | storage::Error::Store { .. });
+    }
     matches!(error, object_store::Error::Generic { .. } | object_store::Error::JoinError { .. })
 }
 
@@ -127,7 +133,9 @@ fn describe(error: &DataFusionError) -> Written {
         DataFusionError::ResourcesExhausted(message) => plain(Kind::ResourcesExhausted, message.clone()),
         DataFusionError::ArrowError(error, _) => describe_arrow(error),
         DataFusionError::ParquetError(error) => plain(Kind::Parquet, error.to_string()),
-        DataFusionError::ObjectStore(error) => plain(Kind::Store, error.to_string()),
+        DataFusionError::ObjectStore(error) => {
+            plain(Kind::Store, storage::Error::inside(error.as_ref()).unwrap_or_else(|| error.to_string()))
+        }
         DataFusionError::External(source) => match source.downcast_ref::<Error>() {
             Some(Error::Invalid { message, hint, .. }) => {
                 Written { kind: Kind::Invalid, message: message.clone(), hint: hint.clone() }

@@ -19,6 +19,7 @@ use crate::extension::Finished;
 use crate::session::Session;
 use crate::sink;
 use crate::sink::encoding::FileOptions;
+use crate::source::for_stores;
 use crate::source::format::{Compression, Format};
 
 /// A parsed COPY.
@@ -144,6 +145,10 @@ impl Copy {
         self.check_partitions(&frame)?;
         let options = self.file_options(job.session, frame.schema().as_arrow())?;
         let location = self.location()?;
+        let (of_stores, _) = for_stores(self.options.clone()).map_err(|error| self.at_options(error))?;
+        job.session
+            .stores()
+            .configure(&location, of_stores.iter().map(|(key, value)| (key.as_str(), value.as_str())))?;
         let partition_by = self.partition_by.clone();
         let target = Target { location, delta: self.delta, mode: self.mode(), options, partition_by };
         let (_, plan) = frame.into_parts();
@@ -154,14 +159,10 @@ impl Copy {
     fn file_options(&self, session: &Session, schema: &arrow::datatypes::Schema) -> Result<FileOptions> {
         let state = session.context().state();
         let by_name = Compression::strip(&self.target).1;
-        let options = FileOptions::parse(
-            &state.default_table_options(),
-            &session.options(),
-            self.format()?,
-            &self.options,
-            by_name,
-        )
-        .map_err(|error| self.at_options(error))?;
+        let (_, of_files) = for_stores(self.options.clone()).map_err(|error| self.at_options(error))?;
+        let options =
+            FileOptions::parse(&state.default_table_options(), &session.options(), self.format()?, &of_files, by_name)
+                .map_err(|error| self.at_options(error))?;
         options.encoding.accepts(schema).map_err(|error| error.at_offset(0))?;
         Ok(options)
     }

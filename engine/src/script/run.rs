@@ -5,9 +5,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::DataType;
 use datafusion::dataframe::DataFrame;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
-use storage::{Begun, Commit, CommitMode, Location};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::StreamExt;
+use storage::{Begun, Commit, CommitMode, Location, Stores};
 use tokio_util::sync::CancellationToken;
 
 use super::{Kind, Script, parse, sql};
@@ -103,6 +108,29 @@ impl Session {
     }
 }
 
+/// EXPLAIN ANALYZE with a row more: what the query asked of stores, as far as this process has done it.
+fn with_requests(
+    stream: SendableRecordBatchStream,
+    stores: Stores,
+    before: storage::Counters,
+) -> SendableRecordBatchStream {
+    let schema = stream.schema();
+    if schema.fields().len() != 2 || schema.fields().iter().any(|field| *field.data_type() != DataType::Utf8) {
+        return stream;
+    }
+    let columns = Arc::clone(&schema);
+    let last = futures::stream::once(async move {
+        let asked = stores.counters().since(before);
+        let text = format!(
+            "requests={}, bytes_read={}, bytes_written={}",
+            asked.requests, asked.bytes_read, asked.bytes_written
+        );
+        let cell = |text: &str| Arc::new(StringArray::from(vec![text])) as ArrayRef;
+        Ok(RecordBatch::try_new(columns, vec![cell("Stores"), cell(&text)])?)
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, stream.chain(last)))
+}
+
 impl Script {
     /// A `-p` that nothing declares is a slip of the pen, and found before anything runs.
     ///
@@ -167,6 +195,7 @@ impl Job<'_> {
     async fn statement(&self, text: &str) -> Result<StatementReport> {
         let number = self.number;
         let begun = Instant::now();
+        self.session.stores().forget_listings();
         let before = self.session.stores().counters();
         let kind = parse(self.session, text);
         let title = match &kind {
@@ -193,6 +222,7 @@ impl Job<'_> {
             title,
             elapsed: begun.elapsed(),
             rows,
+            requests: after.requests - before.requests,
             bytes_read: after.bytes_read - before.bytes_read,
             bytes_written: after.bytes_written - before.bytes_written,
             outcomes,
@@ -244,10 +274,15 @@ impl Job<'_> {
     async fn show(&self, number: usize, frame: DataFrame, text: &str) -> Result<u64> {
         let (_, plan) = frame.into_parts();
         let read = plan.clone();
+        let analyzed = matches!(plan, LogicalPlan::Analyze(_));
+        let before = self.session.stores().counters();
         let shown = async {
             let execution = self.session.runner().run(self.session, plan, Gather::One).await?;
             let mut partitions = execution.partitions;
-            let stream = partitions.pop().expect("a gathered execution has one stream");
+            let mut stream = partitions.pop().expect("a gathered execution has one stream");
+            if analyzed {
+                stream = with_requests(stream, self.session.stores().clone(), before);
+            }
             self.watch(execution.gauge.as_ref(), self.settings.results.accept(number, stream)).await
         };
         let shown = shown.await;

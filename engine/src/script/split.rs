@@ -80,7 +80,8 @@ impl Script {
             file: self.name.clone(),
             line: self.text[..offset].matches('\n').count() + 1,
             column: self.text[start..offset].chars().count() + 1,
-            source_line: self.text[start..end].trim_end_matches('\r').to_string(),
+            // A line that is shown, logged and kept with a job holds no secret.
+            source_line: storage::masked(self.text[start..end].trim_end_matches('\r')),
         }
     }
 
@@ -161,6 +162,9 @@ mod tests {
         let place = script.place(script.text().find("oops").unwrap());
         assert_eq!(place.to_string(), "job.sql:2:15");
         assert_eq!(place.source_line, "  SELECT 'é', oops;");
+        let script = Script::parse("job.sql", "SELECT 1 OPTIONS ('aws.secret_access_key' 'hush') oops").unwrap();
+        let place = script.place(script.text().find("oops").unwrap());
+        assert_eq!(place.source_line, "SELECT 1 OPTIONS ('aws.secret_access_key' '....') oops");
     }
 
     #[test]

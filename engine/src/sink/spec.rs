@@ -16,8 +16,10 @@ use crate::error::{Error, Result};
 /// A sink's specification.
 #[derive(Debug, Clone)]
 pub(crate) struct SinkSpec {
-    /// Where files are staged.
-    pub(super) staging: Location,
+    /// Where files are written.
+    pub(super) directory: Location,
+    /// In the directories of their partitions at once, and not side by side until they are published.
+    in_place: bool,
     /// The commit's name, part of every file's.
     commit: String,
     pub(super) single_file: bool,
@@ -25,25 +27,21 @@ pub(crate) struct SinkSpec {
     pub(super) encoding: Encoding,
     written: WrittenEncoding,
     pub(super) target_file_size: u64,
-    /// Files of a partition are written into its directory at once: nobody lists them there.
-    in_place: bool,
     /// Counts the tasks that may still be writing.
     pub(super) tasks: TaskTracker,
 }
 
 impl SinkSpec {
     pub(crate) fn new(commit: &Commit, options: FileOptions, partition_by: Vec<String>) -> Self {
-        let staged = commit.staging_path(0, "", "");
-        let staging = staged.parent().expect("a staged file lies in a directory").as_directory();
         SinkSpec {
-            staging,
+            directory: commit.directory().as_directory(),
+            in_place: commit.is_in_place(),
             commit: commit.id().to_string(),
             single_file: commit.is_single_file(),
             partition_by,
             encoding: options.encoding,
             written: options.written,
             target_file_size: options.target_file_size,
-            in_place: false,
             tasks: TaskTracker::new(),
         }
     }
@@ -51,24 +49,28 @@ impl SinkSpec {
     /// For a table whose readers go by a log: files are written where they stay. `id` is part of every file's name.
     pub(crate) fn in_place(table: &Location, id: &str, options: FileOptions, partition_by: Vec<String>) -> Self {
         SinkSpec {
-            staging: table.as_directory(),
+            directory: table.as_directory(),
+            in_place: true,
             commit: id.to_string(),
             single_file: false,
             partition_by,
             encoding: options.encoding,
             written: options.written,
             target_file_size: options.target_file_size,
-            in_place: true,
             tasks: TaskTracker::new(),
         }
     }
 
     /// A new name for a file of a task; the same shape as [`Commit::staging_path`] gives.
     ///
-    /// Files of all partitions are staged side by side: their directories are made when they are published.
-    pub(super) fn file_location(&self, task: usize, directory: &str, unique: &str) -> Location {
-        let directory = if self.in_place { directory } else { "" };
-        self.staging.join(&format!("{directory}/part-{task:05}-{}-{unique}.{}", self.commit, self.encoding.ending()))
+    /// Files of all partitions are staged side by side: their directories are made when they are published. Where there
+    /// are no directories and no renames, they get their final names at once.
+    pub(super) fn file_location(&self, task: usize, partition: &str, unique: &str) -> Location {
+        let name = format!("part-{task:05}-{}-{unique}.{}", self.commit, self.encoding.ending());
+        match self.in_place && !partition.is_empty() {
+            true => self.directory.join(partition).join(&name),
+            false => self.directory.join(&name),
+        }
     }
 
     /// Waits until no task writes any more; they must have been told to stop.
@@ -81,26 +83,26 @@ impl SinkSpec {
 /// A specification on its way to a task in another process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct WrittenSpec {
-    staging: String,
+    directory: String,
+    in_place: bool,
     commit: String,
     single_file: bool,
     partition_by: Vec<String>,
     encoding: WrittenEncoding,
     target_file_size: u64,
-    in_place: bool,
 }
 
 impl SinkSpec {
     /// As plain data.
     pub(crate) fn written(&self) -> WrittenSpec {
         WrittenSpec {
-            staging: self.staging.to_string(),
+            directory: self.directory.to_string(),
+            in_place: self.in_place,
             commit: self.commit.clone(),
             single_file: self.single_file,
             partition_by: self.partition_by.clone(),
             encoding: self.written.clone(),
             target_file_size: self.target_file_size,
-            in_place: self.in_place,
         }
     }
 
@@ -110,14 +112,14 @@ impl SinkSpec {
     /// A place or an option that this process does not understand.
     pub(crate) fn read(written: WrittenSpec, defaults: &TableOptions) -> Result<Self> {
         Ok(SinkSpec {
-            staging: Location::parse(&written.staging)?,
+            directory: Location::parse(&written.directory)?,
+            in_place: written.in_place,
             commit: written.commit,
             single_file: written.single_file,
             partition_by: written.partition_by,
             encoding: written.encoding.read(defaults)?,
             written: written.encoding,
             target_file_size: written.target_file_size,
-            in_place: written.in_place,
             tasks: TaskTracker::new(),
         })
     }

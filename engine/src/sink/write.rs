@@ -70,7 +70,7 @@ pub(super) async fn write(
         [] => None,
         names => Some(Partitioner::new(&input.schema(), names)?),
     };
-    let (store, _) = stores.open(&spec.staging).map_err(external)?;
+    let (store, _) = stores.open(&spec.directory).map_err(external)?;
     let mut task = Task {
         spec,
         number,

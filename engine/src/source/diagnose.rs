@@ -23,6 +23,7 @@ use datafusion::logical_expr::LogicalPlan;
 use object_store::{GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::ChunkReader;
+use storage::Location;
 
 use crate::error::Error;
 use crate::mistake::sentence;
@@ -33,14 +34,18 @@ pub(crate) async fn which_file(
     state: &SessionState,
     format: &Arc<dyn FileFormat>,
     store: &Arc<dyn ObjectStore>,
+    place: &Location,
     objects: &[ObjectMeta],
     error: DataFusionError,
 ) -> Error {
+    if let Some(said) = storage::Error::inside(&error) {
+        return Error::invalid(said);
+    }
     for object in objects {
         let alone = std::slice::from_ref(object);
         if let Err(error) = format.infer_schema(state as &dyn CatalogSession, store, alone).await {
             let own = unreadable(format, store, object, &error.find_root().strip_backtrace()).await;
-            return Error::invalid(format!("/{}: {own}", object.location));
+            return Error::invalid(format!("{}: {own}", place.sibling(&object.location)));
         }
     }
     Error::invalid(format!("the files do not fit together: {}", sentence(&error.strip_backtrace())))
@@ -142,7 +147,9 @@ fn collect_tables(plan: &LogicalPlan, tables: &mut Vec<Table>) {
 async fn look_into(state: &SessionState, table: &Table) -> Option<Error> {
     let files = table.files()?;
     let format = &files.options().format;
-    let store = state.runtime_env().object_store(files.table_paths().first()?).ok()?;
+    let first = files.table_paths().first()?;
+    let store = state.runtime_env().object_store(first).ok()?;
+    let place = Location::parse(first.as_str()).ok()?;
     let listed = files.list_files_for_scan(state, &[], None).await.ok()?;
     let mut objects: Vec<ObjectMeta> =
         listed.file_groups.iter().flat_map(|group| group.files()).map(|file| file.object_meta.clone()).collect();
@@ -160,7 +167,7 @@ async fn look_into(state: &SessionState, table: &Table) -> Option<Error> {
             None
         };
         if let Some(fault) = fault {
-            return Some(Error::invalid(format!("/{}: {fault}", object.location)));
+            return Some(Error::invalid(format!("{}: {fault}", place.sibling(&object.location))));
         }
     }
     None

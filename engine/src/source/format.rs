@@ -140,6 +140,11 @@ impl Format {
         matches!(self, Format::Csv | Format::Tsv)
     }
 
+    /// Whether each file says which columns it has.
+    pub(super) fn describes_itself(self) -> bool {
+        matches!(self, Format::Parquet | Format::Arrow | Format::Avro)
+    }
+
     /// The name under which the query engine keeps it.
     fn engine_name(self) -> &'static str {
         match self {

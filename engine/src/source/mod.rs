@@ -8,6 +8,7 @@ mod nulls;
 mod partition;
 mod planned;
 mod registry;
+mod schema;
 mod url_table;
 
 use std::collections::HashMap;
@@ -21,8 +22,8 @@ use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTable
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::CreateExternalTable;
 use datafusion::logical_expr::SortExpr;
-use futures::TryStreamExt;
-use object_store::ObjectMeta;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectMeta, ObjectStore};
 use storage::{FoundFile, Location, Stores};
 
 pub(crate) use planned::Planned;
@@ -88,6 +89,11 @@ pub(crate) async fn open(
         let columns = source.columns.unwrap_or(columns);
         return Ok(Arc::new(MemTable::try_new(columns, vec![Vec::new()])?));
     }
+    let (of_stores, options) = for_stores(source.options)?;
+    let source = TableSource { options, ..source };
+    for location in &source.locations {
+        stores.configure(location, of_stores.iter().map(|(key, value)| (key.as_str(), value.as_str())))?;
+    }
     if is_delta(stores, &source).await? {
         return Ok(Arc::new(delta_table(stores, &source).await?));
     }
@@ -120,7 +126,7 @@ pub(crate) async fn open(
         .with_file_sort_order(source.order.clone());
     let schema = match &source.columns {
         Some(columns) => without(columns, &partitions),
-        None => infer_schema(state, &options, &urls, &places).await?,
+        None => infer_schema(state, &options, format, &found, &places).await?,
     };
     let texts_for_null = format.nulls(&source.options)?;
     let read = if texts_for_null.is_some() { nulls::as_text(&schema) } else { Arc::clone(&schema) };
@@ -141,6 +147,21 @@ pub(crate) async fn open(
         table = nulls::view(table, &Arc::new(Schema::new(fields)), &directory)?;
     }
     Ok(table)
+}
+
+/// Takes those OPTIONS out that say how a store is asked.
+///
+/// # Errors
+/// A key that begins like one of a store and is none.
+pub(crate) fn for_stores(
+    options: HashMap<String, String>,
+) -> Result<(HashMap<String, String>, HashMap<String, String>)> {
+    for key in options.keys() {
+        if let Some(Err(reason)) = storage::store_option(key) {
+            return Err(Error::invalid(format!("OPTIONS: {reason}")));
+        }
+    }
+    Ok(options.into_iter().partition(|(key, _)| storage::store_option(key).is_some()))
 }
 
 /// Said so, or one directory without a format of which it is true.
@@ -285,27 +306,49 @@ pub(super) fn split_glob(location: &Location) -> (Location, String) {
     (base.as_directory(), segments[first..].join("/"))
 }
 
+/// Footers that are read at once.
+const FOOTERS_AT_ONCE: usize = 32;
+
+/// The columns of the files that were found: of each one when the format writes them down, else as the query engine finds
+/// them in the rows.
 async fn infer_schema(
     state: &SessionState,
     options: &ListingOptions,
-    urls: &[ListingTableUrl],
+    format: Format,
+    found: &[(Location, Vec<FoundFile>)],
     places: &str,
 ) -> Result<SchemaRef> {
-    let mut objects = Vec::new();
-    let mut store = None;
-    for url in urls {
-        let opened = state.runtime_env().object_store(url)?;
-        let listed: Vec<ObjectMeta> =
-            url.list_all_files(state, opened.as_ref(), &options.file_extension).await?.try_collect().await?;
-        objects.extend(listed.into_iter().filter(|object| object.size > 0));
-        store = Some(opened);
-    }
-    let Some(store) = store.filter(|_| !objects.is_empty()) else {
+    let is_data = |file: &&FoundFile| file.size > 0 && file.meta.location.as_ref().ends_with(&options.file_extension);
+    let files: Vec<&FoundFile> = found.iter().flat_map(|(_, files)| files).filter(is_data).collect();
+    let Some(first) = files.first() else {
         return Err(Error::invalid(format!("{places}: all files are empty, so there are no columns to be found"))
             .with_hint("declare the columns: CREATE EXTERNAL TABLE t (a INT, ...) ..."));
     };
+    let store_of = |file: &FoundFile| -> Result<Arc<dyn ObjectStore>> {
+        Ok(state.runtime_env().object_store(ListingTableUrl::try_new(file.location.url().clone(), None)?)?)
+    };
+    if format.describes_itself() && files.len() > 1 {
+        let looks = files.iter().map(|file| async move {
+            let (store, objects) = (store_of(file)?, std::slice::from_ref(&file.meta));
+            match options.format.infer_schema(state as &dyn CatalogSession, &store, objects).await {
+                Ok(schema) => Ok((file.location.to_string(), schema)),
+                Err(error) => {
+                    Err(diagnose::which_file(state, &options.format, &store, &file.location, objects, error).await)
+                }
+            }
+        });
+        let looks: Vec<_> = looks.collect();
+        let schemas: Vec<(String, SchemaRef)> =
+            futures::stream::iter(looks).buffered(FOOTERS_AT_ONCE).try_collect().await?;
+        return schema::merged(&schemas);
+    }
+    // Files of several stores cannot be asked together, and their rows were never compared.
+    let store = store_of(first)?;
+    let same = first.location.store_url();
+    let objects: Vec<ObjectMeta> =
+        files.iter().filter(|file| file.location.store_url() == same).map(|file| file.meta.clone()).collect();
     match options.format.infer_schema(state as &dyn CatalogSession, &store, &objects).await {
         Ok(schema) => Ok(schema),
-        Err(error) => Err(diagnose::which_file(state, &options.format, &store, &objects, error).await),
+        Err(error) => Err(diagnose::which_file(state, &options.format, &store, &first.location, &objects, error).await),
     }
 }
