@@ -25,4 +25,5 @@ mod cluster;
 mod delta;
 mod deploy;
 mod gang;
+mod stores;
 mod training;
