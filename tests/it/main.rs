@@ -32,4 +32,5 @@ mod copy_kills;
 mod delta;
 mod deploy;
 mod gang;
+mod stores;
 mod training;

@@ -22,6 +22,7 @@ use crate::mistake::sentence;
 /// A table's log.
 #[derive(Clone)]
 pub(crate) struct Log {
+    stores: Stores,
     location: Location,
     /// The table's directory as a store.
     files: Arc<dyn ObjectStore>,
@@ -44,7 +45,7 @@ impl Log {
         // sorts what a `file` store lists, and believes that others list in order.
         let root = Url::parse("file:///").expect("a constant URL");
         let inner = default_logstore(Arc::clone(&files), Arc::clone(&files), &root, &StorageConfig::default());
-        Ok(Log { location, files, store: Arc::new(Witnessed { inner }) })
+        Ok(Log { stores: stores.clone(), location, files, store: Arc::new(Witnessed { inner }) })
     }
 
     /// The table's directory.
@@ -67,6 +68,20 @@ impl Log {
     /// A directory that cannot be listed.
     pub(crate) async fn exists(&self) -> Result<bool> {
         self.store.is_delta_table_location().await.map_err(|error| self.failed(&error))
+    }
+
+    /// Refuses a store on which two commits of one version could both succeed.
+    ///
+    /// # Errors
+    /// Such a store, or one that cannot be asked.
+    pub(super) async fn must_create_once(&self) -> Result<()> {
+        if self.stores.creates_once(&self.location).await? {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "{}: is on a store that cannot put an object only where none is, so that two commits at once could both win",
+            self.location
+        )))
     }
 
     /// The table as it is now, or as it was at a version; it can be read.

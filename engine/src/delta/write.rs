@@ -78,6 +78,7 @@ impl Change {
         partition_by: Vec<String>,
         key: Option<String>,
     ) -> Result<Begun> {
+        log.must_create_once().await?;
         let base = log.newest().await?;
         if let (Some(state), Some(key)) = (&base, &key) {
             let store = log.store();
@@ -137,7 +138,9 @@ impl Change {
         let location = self.log.location();
         let manifests = self.log.files().list_with_delimiter(Some(&storage::manifest::META.into())).await;
         let manifests = manifests.map_err(|error| storage::Error::at(location, error))?;
-        if !manifests.objects.is_empty() {
+        let is_manifest =
+            |object: &ObjectMeta| object.location.filename().is_some_and(|name| name.starts_with("manifest-"));
+        if manifests.objects.iter().any(is_manifest) {
             return Err(Error::invalid(format!("{location}: is a table of plain files, not a Delta table"))
                 .with_hint("write into another directory"));
         }

@@ -2,8 +2,6 @@
 //! whole run, and ends with the test process however that ends. `.ci/peers/install` installs them; where one is missing
 //! its tests say so and pass: `skipped: no moto (reason)`.
 
-#![allow(dead_code, reason = "some tests that need all of this come with the stores that they are about")]
-
 mod azurite;
 pub(crate) mod gcs;
 mod hdfs;

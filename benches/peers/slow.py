@@ -1,0 +1,84 @@
+"""A proxy that adds latency to every request: slow.py PORT UPSTREAM_PORT SECONDS LOG
+
+One connection to the store for each of the program's; requests are forwarded as they come. LOG gets a line for each.
+"""
+
+import asyncio
+import sys
+
+PORT, UPSTREAM, SECONDS, LOG = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+
+
+async def head(reader):
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+
+
+def length(text):
+    for line in text.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return int(value)
+    return None
+
+
+async def body(reader, writer, text, answer):
+    size = length(text)
+    if size is None and b"transfer-encoding: chunked" in text.lower():
+        while True:
+            line = await reader.readline()
+            count = int(line.split(b";")[0], 16)
+            writer.write(line + await reader.readexactly(count + 2))
+            await writer.drain()
+            if count == 0:
+                return True
+    if size is None and answer:
+        while data := await reader.read(1 << 18):
+            writer.write(data)
+            await writer.drain()
+        return False
+    left = size or 0
+    while left > 0:
+        data = await reader.read(min(left, 1 << 18))
+        if not data:
+            return False
+        writer.write(data)
+        await writer.drain()
+        left -= len(data)
+    return True
+
+
+async def serve(reader, writer):
+    store_reader, store_writer = await asyncio.open_connection("127.0.0.1", UPSTREAM, limit=1 << 20)
+    try:
+        while (request := await head(reader)) is not None:
+            with open(LOG, "ab") as log:
+                log.write(request.split(b"\r\n")[0] + b"\n")
+            await asyncio.sleep(SECONDS)
+            store_writer.write(request)
+            await body(reader, store_writer, request, False)
+            await store_writer.drain()
+            answer = await head(store_reader)
+            if answer is None:
+                break
+            writer.write(answer)
+            bodiless = request.startswith(b"HEAD") or answer.split(b" ")[1] in (b"204", b"304")
+            if not bodiless and not await body(store_reader, writer, answer, True):
+                break
+            await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
+        store_writer.close()
+
+
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", PORT, limit=1 << 20)
+    async with server:
+        await server.serve_forever()
+
+
+asyncio.run(main())

@@ -1,0 +1,7 @@
+//! Stores behind a network, as a program and as the storage crate see them, on servers that nobody here wrote.
+
+mod job;
+mod mistakes;
+mod reading;
+mod weather;
+mod writers;
