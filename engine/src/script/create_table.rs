@@ -122,6 +122,7 @@ impl Table {
         TableSource {
             locations: vec![location],
             format: Some(Format::Parquet),
+            delta: false,
             options: HashMap::new(),
             columns: Some(Arc::clone(&self.schema)),
             partition_columns: Vec::new(),
