@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
+mod allocator;
 mod args;
 mod color;
 mod command;
@@ -19,10 +20,6 @@ mod report;
 mod serve;
 mod shell;
 mod terminal;
-
-// The system's allocator gives memory of one thread's batches back to another slowly; queries do little else.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // Usage errors and --help end here, with exit codes 2 and 0.

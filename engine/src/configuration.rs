@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use datafusion::common::config::{ConfigNonZeroUsize, ConfigOptions, MaxRowGroupBytes};
 use datafusion::config::{ConfigEntry, ConfigField};
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::logical_expr::{LogicalPlan, ResetVariable, SetVariable, Statement};
@@ -32,15 +33,34 @@ pub(crate) fn configuration(options: &Options, runner: &dyn Runner) -> Result<Se
     // projection that passes its input's columns through, as ML.PREDICT does (DataFusion 55.2).
     inner.optimizer.enable_leaf_expression_pushdown = false;
     if let Some(limit) = options.memory_limit {
-        // Sorting sets this much aside in each partition for the final merge; the default would fill a small limit.
-        let share = limit / (16 * partitions.max(1));
-        inner.execution.sort_spill_reservation_bytes = share.clamp(64 << 10, 10 << 20);
+        fit_into(limit, partitions, options.batch_size, inner);
     }
     for (key, value) in options.settings.iter().filter(|(key, _)| key.starts_with("datafusion.")) {
         inner.set(key, value).map_err(|error| Error::Usage(format!("{key}: {}", error.strip_backtrace())))?;
     }
     Ok(config)
 }
+
+/// Sizes that follow from the memory limit: whatever a plan holds several of must be a small part of it.
+fn fit_into(limit: usize, partitions: usize, batch_size: usize, config: &mut ConfigOptions) {
+    let share = limit / (16 * partitions.max(1));
+    // Sorting sets this much aside in each partition for the final merge; the default would fill a small limit.
+    config.execution.sort_spill_reservation_bytes = share.clamp(64 << 10, 10 << 20);
+    // A merge holds some batches of every run: the fewer rows a batch has, the more runs are merged at once.
+    let rows = (limit / BYTES_PER_BATCH_ROW).clamp(256.min(batch_size), batch_size);
+    if let Ok(rows) = ConfigNonZeroUsize::try_new(rows) {
+        config.execution.batch_size = rows;
+    }
+    // Views of text share the buffers that they came from: a batch of some rows then counts, and holds, whole pages.
+    config.execution.parquet.schema_force_view_types = false;
+    config.sql_parser.map_string_types_to_utf8view = false;
+    // Readers take whole row groups.
+    let row_group = share.clamp(1 << 20, 128 << 20);
+    config.execution.parquet.max_row_group_bytes = MaxRowGroupBytes::try_new(row_group).ok();
+}
+
+/// Bytes of the memory limit for each row of a batch: 8192 rows from 512 MiB on.
+const BYTES_PER_BATCH_ROW: usize = 64 << 10;
 
 /// Gives a session what one set of options says differently from another.
 pub(crate) fn carry_over(

@@ -19,6 +19,7 @@ pub mod script;
 pub mod session;
 mod sink;
 mod source;
+mod spilling_joins;
 mod temporary;
 
 pub use error::{Error, Place, Result, near};

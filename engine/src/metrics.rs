@@ -24,7 +24,8 @@ impl Usage {
         let kilobytes = u64::try_from(usage.ru_maxrss).unwrap_or(0);
         // Linux counts in kilobytes, macOS in bytes.
         let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
-        Usage { cpu: duration(usage.ru_utime) + duration(usage.ru_stime), peak_rss_bytes: kilobytes * unit }
+        let peak_rss_bytes = peak_of_this_program().unwrap_or(kilobytes * unit);
+        Usage { cpu: duration(usage.ru_utime) + duration(usage.ru_stime), peak_rss_bytes }
     }
 
     /// Processor time used since an earlier moment; the peak is the process's own.
@@ -32,6 +33,14 @@ impl Usage {
     pub fn since(self, earlier: Usage) -> Usage {
         Usage { cpu: self.cpu.saturating_sub(earlier.cpu), peak_rss_bytes: self.peak_rss_bytes }
     }
+}
+
+/// The peak since this program began. What `getrusage` tells on Linux goes back further: to the process that started us,
+/// which may have been larger.
+fn peak_of_this_program() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
 fn duration(time: libc::timeval) -> Duration {

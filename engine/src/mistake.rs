@@ -6,11 +6,12 @@ use std::sync::Arc;
 use datafusion::common::{Column, Diagnostic, SchemaError};
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
-use datafusion::sql::sqlparser::tokenizer::Location;
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 use crate::error::{Error, near};
 use crate::memory::EXHAUSTED;
-use crate::script::tokens::offset_of;
+use crate::script::tokens::{offset_of, string_literal, tokenize};
+use crate::source::Unopened;
 
 /// Names that a statement could have meant.
 #[derive(Debug, Default)]
@@ -29,10 +30,7 @@ pub(crate) fn explain(error: DataFusionError, text: &str, names: &KnownNames) ->
     let explained = match error {
         DataFusionError::External(source) => match source.downcast::<Error>() {
             Ok(own) => *own,
-            Err(source) => match source.downcast::<storage::Error>() {
-                Ok(storage) => Error::Storage(*storage),
-                Err(source) => Error::Query(DataFusionError::External(source)),
-            },
+            Err(source) => foreign(source, text),
         },
         DataFusionError::SQL(error, _) => return syntax(&error, text),
         DataFusionError::SchemaError(error, _) => schema(&error),
@@ -54,6 +52,32 @@ pub(crate) fn explain(error: DataFusionError, text: &str, names: &KnownNames) ->
         Some(offset) => explained.at_offset(offset),
         None => explained,
     }
+}
+
+fn foreign(source: Box<dyn std::error::Error + Send + Sync>, text: &str) -> Error {
+    let source = match source.downcast::<Unopened>() {
+        Ok(unopened) => return at_place(unopened.error, &unopened.name, text),
+        Err(source) => source,
+    };
+    match source.downcast::<storage::Error>() {
+        Ok(storage) => Error::Storage(*storage),
+        Err(source) => Error::Query(DataFusionError::External(source)),
+    }
+}
+
+/// An error about the files that the statement `text` calls `name`, pointing at that name.
+pub(crate) fn at_place(error: Error, name: &str, text: &str) -> Error {
+    let is_name = |token: &TokenWithSpan| match &token.token {
+        Token::Word(word) => word.value == name,
+        _ => string_literal(token) == Some(name),
+    };
+    let tokens = tokenize(text).unwrap_or_default();
+    let Some(token) = tokens.iter().find(|token| is_name(token)) else { return error };
+    let error = match error {
+        Error::Storage(storage) => Error::invalid(storage.to_string()),
+        other => other,
+    };
+    error.at_offset(offset_of(text, token.span.start))
 }
 
 /// Takes the wrappers off, and the place from the outermost diagnostic that has one.

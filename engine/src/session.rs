@@ -2,16 +2,18 @@
 //! temporary space they may use. It leaves running to [`crate::runner`], reading to [`crate::source`], scripts to
 //! [`crate::script`]. Cloning is cheap and gives the same session.
 
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arrow::array::RecordBatch;
+use datafusion::common::TableReference;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::MemoryPool;
+use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
@@ -37,6 +39,7 @@ use crate::script::parameters::{Parameter, Parameters};
 use crate::script::tokens;
 use crate::sink::SinkPlanner;
 use crate::source::{FileCatalogs, FileTables, Planned, StoreRegistry, diagnose};
+use crate::spilling_joins::SpillingJoins;
 use crate::temporary::TemporaryDirectory;
 
 /// See the module.
@@ -84,6 +87,8 @@ struct Inner {
     /// Temporary files that all processes of a cluster see; made when first needed.
     shared: OnceCell<Workspace>,
     planned: Planned,
+    /// Memory of tables that are held in it, by name.
+    held: Mutex<HashMap<TableReference, Arc<MemoryReservation>>>,
 }
 
 /// Where the temporary files lie that all processes of a cluster must see: beside the models, which they see too.
@@ -131,13 +136,14 @@ impl SessionBuilder {
             .with_memory_pool(Arc::clone(&memory) as Arc<dyn MemoryPool>)
             .with_disk_manager_builder(disk)
             .with_cache_manager(caches)
-            .with_object_store_registry(Arc::new(StoreRegistry::new(stores.clone())))
+            .with_object_store_registry(Arc::new(StoreRegistry::new(stores.clone(), Arc::clone(&memory))))
             .build_arc()?;
 
         let builder = SessionStateBuilder::new()
             .with_config(configuration(&options, runner.as_ref())?)
             .with_runtime_env(runtime)
             .with_query_planner(Arc::new(SinkPlanner::new(stores.clone())))
+            .with_physical_optimizer_rules(SpillingJoins::among_the_others(&memory))
             .with_default_features();
         let mut state = with_extension(builder, &extension).build();
         let planned = Planned::default();
@@ -169,6 +175,7 @@ impl SessionBuilder {
                 temporary,
                 shared: OnceCell::new(),
                 planned,
+                held: Mutex::default(),
             })),
         })
     }
@@ -259,9 +266,23 @@ impl Session {
         self.inner.memory.limit()
     }
 
+    /// Tells what the process takes whatever this session does: memory that a limit leaves to operators is less by that.
+    pub fn count_process(&self, bytes: u64) {
+        self.inner.memory.set_process(usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+
     /// The most memory that was reserved at once.
     pub fn peak_reserved(&self) -> usize {
         self.inner.memory.peak()
+    }
+
+    /// Remembers what a table in memory takes until it is replaced or dropped.
+    pub(crate) fn hold(&self, table: &TableReference, reservation: Option<Arc<MemoryReservation>>) {
+        let mut held = self.inner.held.lock().unwrap_or_else(PoisonError::into_inner);
+        match reservation {
+            Some(reservation) => held.insert(table.clone(), reservation),
+            None => held.remove(table),
+        };
     }
 
     /// The pool in which that memory is reserved.

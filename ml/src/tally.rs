@@ -88,13 +88,7 @@ impl Tally {
             .collect();
         let n = *ends.last()?;
         let at = |rank: u64| self.values[ends.partition_point(|end| *end <= rank)];
-        let quantile = |p: &f64| {
-            let position = (n - 1) as f64 * p.clamp(0.0, 1.0);
-            let (rank, t) = (position.floor(), position - position.floor());
-            let (a, b) = (at(rank as u64), at((rank as u64 + 1).min(n - 1)));
-            if t >= 0.5 { b - (b - a) * (1.0 - t) } else { a + (b - a) * t }
-        };
-        Some(probabilities.iter().map(quantile).collect())
+        Some(interpolated(n, probabilities, at))
     }
 
     /// The state as bytes, equal for equal content: number of runs, values, counts in LEB128.
@@ -136,6 +130,28 @@ impl Tally {
         self.waiting.clear();
         (self.values, self.counts) = merge_runs((&self.values, &self.counts), (&values, &counts));
     }
+}
+
+/// Where the quantile at probability `p` of `n` sorted values lies: between a rank and the next, and how far.
+fn place(n: u64, p: f64) -> (u64, u64, f64) {
+    let position = (n - 1) as f64 * p.clamp(0.0, 1.0);
+    let rank = position.floor();
+    (rank as u64, (rank as u64 + 1).min(n - 1), position - rank)
+}
+
+/// The ranks, from 0, whose values the quantiles at `probabilities` of `n` values are made of.
+pub(crate) fn quantile_ranks(n: u64, probabilities: &[f64]) -> Vec<u64> {
+    probabilities.iter().flat_map(|p| [place(n, *p).0, place(n, *p).1]).collect()
+}
+
+/// The quantiles of `n` sorted values, of which `at` gives those at [`quantile_ranks`].
+pub(crate) fn interpolated(n: u64, probabilities: &[f64], at: impl Fn(u64) -> f64) -> Vec<f64> {
+    let quantile = |p: &f64| {
+        let (rank, next, t) = place(n, *p);
+        let (a, b) = (at(rank), at(next));
+        if t >= 0.5 { b - (b - a) * (1.0 - t) } else { a + (b - a) * t }
+    };
+    probabilities.iter().map(quantile).collect()
 }
 
 fn canonical(x: f64) -> f64 {

@@ -31,7 +31,7 @@ use crate::shards::{Block, FeatureLayout, ShardSet};
 use crate::spec::{CheckedSpec, ClassWeights, IfExists, ModelSpec};
 use crate::statement::CreateModel;
 use crate::transform::{
-    AutomaticOptions, FitOptions, FrozenTransform, InputColumn, LabelEncoding, LabelTask, Target, TransformSpec,
+    AutomaticOptions, Find, FitOptions, FrozenTransform, InputColumn, LabelEncoding, LabelTask, Target, TransformSpec,
 };
 
 /// A specification that fits its query: ready to be trained.
@@ -302,7 +302,11 @@ async fn make(
     let rows = stage(session, &query, label, &spec, job).await?;
     let split = Split::decide(&spec.split, &rows, session.context()).await?;
     let labels = fit_label(session, &rows, &spec, &label_type).await?;
-    let frozen = fit_transform(session, &rows, &split, &transform, &labels, job).await?;
+    let frozen = match fit_transform(session, &rows, &split, &transform, &labels, job).await {
+        Ok(frozen) => frozen,
+        Err(_) if rows_of(session, &rows, &split).await? == 0 => return Err(nothing_to_train_on(&split, &rows)),
+        Err(error) => return Err(error),
+    };
     let (session, job, checkpoints) = (session.clone(), job.clone(), checkpoints.clone());
     blocking(move || {
         let weights = class_weights(&spec, &labels)?;
@@ -314,14 +318,11 @@ async fn make(
             test: sharded.test.as_ref().map_or(0, |s| s.total_rows()),
             without_label: rows.null_labels() as usize,
         };
+        if counts.train == 0 {
+            return Err(nothing_to_train_on(&split, &rows));
+        }
         let golden_rows = golden_rows(&rows)?;
         drop(rows);
-        if counts.train == 0 {
-            return Err(Error::invalid(format!(
-                "the split leaves no rows to train on: {} evaluate, {} test",
-                counts.eval, counts.test
-            )));
-        }
         let elsewhere = distributed::Place::of(&session, &spec, &sharded, &kernel, &checkpoints, &job)?;
         let trained = (|| {
             let place = elsewhere.as_ref();
@@ -469,6 +470,19 @@ async fn fit_label(
 /// value.
 const MEDIANS_UP_TO: u64 = 5_000_000;
 
+/// Bytes of a tally for each distinct value, while partitions' tallies are merged.
+const TALLY_BYTES: u64 = 64;
+
+/// Quantiles are counted where tallies of all columns would fit into a quarter of the limit.
+fn find_quantiles(limit: Option<usize>, rows: &Staged) -> Find {
+    let columns = rows.schema().fields().len() as u64;
+    let tallies = rows.rows().saturating_mul(columns * TALLY_BYTES);
+    match limit {
+        Some(limit) if tallies > limit as u64 / 4 => Find::BySorting,
+        _ => Find::ByCounting,
+    }
+}
+
 async fn fit_transform(
     session: &Session,
     rows: &Staged,
@@ -480,13 +494,30 @@ async fn fit_transform(
     tell(job, "fit transform", 0, None);
     let table = session.context().read_table(rows.table(split, Part::Train)?)?;
     let target = Target { label: column(LABEL), encoding: labels.clone() };
-    let options = FitOptions { medians: rows.rows() <= MEDIANS_UP_TO, target: Some(target) };
+    let quantiles = find_quantiles(session.memory_limit(), rows);
+    let options = FitOptions { medians: rows.rows() <= MEDIANS_UP_TO, target: Some(target), quantiles };
     let frozen = transform.fit(&table, &options).await?;
     for warning in frozen.warnings() {
         job.emit(Event::Warning(warning.clone()));
     }
     tell(job, "fit transform", rows.rows(), Some(rows.rows()));
     Ok(frozen)
+}
+
+/// How many rows there are to train on. Asked when fitting has failed: then it may be for want of them.
+async fn rows_of(session: &Session, rows: &Staged, split: &Split) -> Result<usize> {
+    Ok(session.context().read_table(rows.table(split, Part::Train)?)?.count().await?)
+}
+
+fn nothing_to_train_on(split: &Split, rows: &Staged) -> Error {
+    match split {
+        Split::Column { name } => {
+            let all = rows.rows();
+            Error::invalid(format!("DATA_SPLIT_COL `{name}` is TRUE in all {all} rows: none is left to train on"))
+                .with_hint("TRUE holds a row out for evaluation, FALSE trains on it")
+        }
+        _ => Error::invalid(format!("the split leaves none of {} rows to train on", rows.rows())),
+    }
 }
 
 /// The weight of each class; empty when all are 1.

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use engine::cluster::ClusterClient;
+use engine::metrics::Usage;
 use engine::{Error, Result, Session};
 use tokio::runtime::Runtime;
 
@@ -110,6 +111,9 @@ impl Console {
     pub(crate) fn new(common: &CommonArgs, output: &OutputArgs, voice: Voice) -> Result<Self> {
         let extension = gristmill::extension();
         let config = Config::load(&Surroundings::of_process(), common, output, &extension.settings)?;
+        if config.options.memory_limit.is_some() {
+            crate::allocator::give_back_soon();
+        }
         crate::log::start(common.verbose);
         let stderr_is_terminal = std::io::stderr().is_terminal();
         let paint = Paint::new(config.settings.color.resolve(stderr_is_terminal));
@@ -148,6 +152,7 @@ impl Console {
     /// A session with all that the configuration says.
     pub(crate) fn session(&self) -> Result<Session> {
         let session = self.wait(gristmill::cluster_session(self.config.options.clone()))?;
+        session.count_process(Usage::now().peak_rss_bytes);
         self.interrupt.remove_on_leaving(session.temp_dir());
         Ok(session)
     }

@@ -199,6 +199,13 @@ async fn foreign_files_are_shown_until_a_manifest_says_otherwise(stores: Stores,
     assert_eq!(contents(&stores, &table).await.unwrap(), Vec::<String>::new());
     assert_eq!(stores.get(&table.join("later.csv")).await.unwrap(), "later", "what was never in the table stays");
     assert!(matches!(stores.get(&table.join("old.csv")).await, Err(Error::NotFound { .. })));
+
+    let noted = root.join("noted/");
+    stores.put_atomic(&noted.join("notes.txt"), Bytes::from("mine")).await.unwrap();
+    commit(&stores, &noted, CommitMode::Append, &[("", "new")]).await.unwrap();
+    commit(&stores, &noted, CommitMode::Overwrite, &[("", "newer")]).await.unwrap();
+    assert_eq!(contents(&stores, &noted).await.unwrap(), [":newer"]);
+    assert_eq!(stores.get(&noted.join("notes.txt")).await.unwrap(), "mine", "what is no data stays");
 }
 
 async fn one_file(stores: Stores, root: Location) {
@@ -231,6 +238,12 @@ async fn refusals(stores: Stores, root: Location) {
     stores.put_atomic(&home.join("letters/mother.doc"), Bytes::from("x")).await.unwrap();
     let error = Commit::begin(&stores, &home, CommitMode::Overwrite).await.unwrap_err();
     assert!(error.to_string().contains("holds letters/mother.doc, which is no data file"), "{error}");
+    for (directory, name) in [("folder.csv", "notes.txt"), ("packed", "notes.txt.gz")] {
+        let folder = root.join(directory).as_directory();
+        stores.put_atomic(&folder.join(name), Bytes::from("x")).await.unwrap();
+        let error = Commit::begin(&stores, &folder, CommitMode::Overwrite).await.unwrap_err();
+        assert!(error.to_string().contains(&format!("holds {name}, which is no data file")), "{error}");
+    }
     let error = Commit::begin(&stores, &home.join("letters/mother.doc/"), CommitMode::Append).await.unwrap_err();
     assert!(error.to_string().contains("is a file, and a table needs a directory"), "{error}");
     let error = Commit::begin(&stores, &home.join("*.csv"), CommitMode::Append).await.unwrap_err();

@@ -19,6 +19,8 @@ const FILE_EXTENSIONS: &[&str] = &[
     "parquet", "csv", "tsv", "txt", "json", "jsonl", "ndjson", "arrow", "arrows", "ipc", "feather", "avro", "orc",
     "gz", "bz2", "xz", "zst", "zstd", "lz4", "snappy", "br",
 ];
+/// Those of them that say how a file is compressed, and nothing of what is in it.
+const COMPRESSIONS: &[&str] = &["gz", "bz2", "xz", "zst", "zstd", "lz4", "snappy", "br"];
 
 /// What a location means to a writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +76,7 @@ pub(crate) async fn check_table(table: &Directory, mode: CommitMode) -> Result<(
             }
             // Never written by us: replacing "everything" must not mean somebody's home directory.
             let found = visible(table.store(), table.path()).await.map_err(|e| Error::at(&table.location, e))?;
-            match found.iter().find(|meta| !meta.location.filename().is_some_and(looks_like_data)) {
+            match found.iter().find(|meta| !meta.location.filename().is_some_and(is_table_file)) {
                 None => Ok(()),
                 Some(other) => {
                     let name = relative(table.path(), &other.location);
@@ -133,6 +135,16 @@ pub(crate) fn check_condition(
 pub(crate) fn missing_directories(meta: &Directory) -> Vec<PathBuf> {
     let Some(path) = meta.location.local_path() else { return vec![] };
     path.ancestors().take_while(|directory| !directory.exists()).map(PathBuf::from).collect()
+}
+
+/// Whether a file that nobody of us wrote may be taken for a part of a table and replaced with it. Compressed or not, it
+/// has a data format's name; `.txt` is what people call their notes.
+pub(crate) fn is_table_file(name: &str) -> bool {
+    let stem = match name.rsplit_once('.') {
+        Some((stem, end)) if COMPRESSIONS.contains(&end.to_ascii_lowercase().as_str()) => stem,
+        _ => name,
+    };
+    looks_like_data(stem) && !stem.to_ascii_lowercase().ends_with(".txt")
 }
 
 /// Whether a name ends like a file of a data format.

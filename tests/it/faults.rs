@@ -150,6 +150,32 @@ fn a_killed_training_goes_on_from_its_checkpoint() {
     assert_eq!(traces(&place, ""), [""; 0]);
 }
 
+#[test]
+fn a_resumed_training_shows_its_earlier_epochs_while_it_runs() {
+    let place = Place::new();
+    place.write("job.sql", create_model(1_000_000));
+    let mut run = place.start(&["run", "job.sql"]);
+    run.until_said("epoch 4/");
+    run.signal(libc::SIGKILL);
+    assert_eq!(run.end().code, 137);
+    let mut resumed = place.start(&["run", "job.sql"]);
+    let curve = "SELECT status, min(iteration), max(iteration) = count(*) FROM ML.TRAINING_INFO(MODEL late) GROUP BY 1";
+    let seen = loop {
+        assert!(!resumed.has_ended(), "{}", resumed.said());
+        // While there is no run to be seen there is no such model.
+        let asked = place.run(&["-q", "--format", "csv", "--no-header", "-c", curve]);
+        match asked.stdout.as_str() {
+            "" => sleep(Duration::from_millis(20)),
+            seen => break seen.to_string(),
+        }
+    };
+    resumed.signal(libc::SIGINT);
+    let ended = resumed.end();
+    assert_eq!(ended.code, 130);
+    assert!(!ended.stderr.contains("epoch 1/"), "{}", ended.stderr);
+    assert_eq!(seen, "running,1,true\n");
+}
+
 /// Work that would go on for hours, with what shows that it is under way.
 fn endless() -> [(&'static str, String, fn(&Place, &Running) -> bool); 4] {
     let rows = "generate_series(1, 1000000000000)";

@@ -19,11 +19,13 @@ mod job;
 mod predict;
 mod programs;
 mod readme;
+mod shell;
 
 mod bad_input;
 mod bad_places;
 mod determinism;
 mod faults;
+mod larger_than_memory;
 
 mod cluster;
 mod cluster_jobs;

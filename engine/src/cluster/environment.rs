@@ -18,6 +18,7 @@ use storage::Stores;
 use super::MESSAGE_BYTES_MAX;
 use super::codec::PlanCodec;
 use crate::extension::Extension;
+use crate::memory::FairPool;
 use crate::source::StoreRegistry;
 
 /// See the module. Cloning is cheap.
@@ -66,7 +67,10 @@ impl Environment {
     }
 
     pub(super) fn runtime(&self, builder: RuntimeEnvBuilder) -> Result<Arc<RuntimeEnv>> {
-        builder.with_object_store_registry(Arc::new(StoreRegistry::new(self.stores.clone()))).build_arc()
+        // What readers hold is counted in the pools of tasks, which are made later and are upstream's.
+        let uncounted = Arc::new(FairPool::new(None));
+        let registry = StoreRegistry::new(self.stores.clone(), uncounted);
+        builder.with_object_store_registry(Arc::new(registry)).build_arc()
     }
 }
 

@@ -149,11 +149,22 @@ impl Copy {
         job.session
             .stores()
             .configure(&location, of_stores.iter().map(|(key, value)| (key.as_str(), value.as_str())))?;
-        let partition_by = self.partition_by.clone();
-        let target = Target { location, delta: self.delta, mode: self.mode(), options, partition_by };
+        let (mode, partition_by) = (self.mode(), self.partition_by.clone());
+        let target = Target { location, delta: self.delta, mode, options, partition_by, not_null: None };
         let (_, plan) = frame.into_parts();
-        let stored = store(job, plan.clone(), target).await;
+        let stored = store(job, plan.clone(), target).await.map_err(|error| self.at_target(error));
         job.explained(stored, &plan, text).await.map(|(finished, _)| finished)
+    }
+
+    /// Puts an error about the place that is written to where the statement names it.
+    fn at_target(&self, error: Error) -> Error {
+        let place = self.location().map(|location| location.to_string()).unwrap_or_default();
+        match error {
+            Error::Storage(error) if error.to_string().starts_with(&place) => {
+                Error::invalid(error.to_string()).at_offset(self.target_offset)
+            }
+            other => other,
+        }
     }
 
     fn file_options(&self, session: &Session, schema: &arrow::datatypes::Schema) -> Result<FileOptions> {

@@ -13,6 +13,8 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::MemTable;
 use datafusion::datasource::listing::ListingTable;
 use datafusion::datasource::source_as_provider;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::{CreateMemoryTable, Expr, LogicalPlan};
 use futures::TryStreamExt;
 use parquet::arrow::ArrowSchemaConverter;
@@ -50,9 +52,11 @@ pub(super) async fn create(
     let optimized = session.context().state().optimize(&input)?;
     let schema = Arc::clone(optimized.schema().inner());
     unique_names(&schema)?;
-    let table = Table { schema, constraints, defaults: column_defaults.into_iter().collect() };
+    let consumer = MemoryConsumer::new(format!("table {name}"));
+    let memory = Arc::new(consumer.register(&session.memory_pool()));
+    let table = Table { schema, constraints, defaults: column_defaults.into_iter().collect(), memory };
     let (provider, rows) = match job {
-        None => (table.in_memory(vec![Vec::new()])?, None),
+        None => (table.in_memory(&table.schema, vec![Vec::new()])?, None),
         Some(job) => {
             let read = input.clone();
             let in_files = session.runner().is_remote() && reads_files(&optimized)? && fits_parquet(&table.schema);
@@ -62,6 +66,7 @@ pub(super) async fn create(
         }
     };
     replace(session, &name, provider)?;
+    session.hold(&name, Some(table.memory));
     Ok(rows)
 }
 
@@ -70,11 +75,13 @@ struct Table {
     schema: SchemaRef,
     constraints: Constraints,
     defaults: HashMap<String, Expr>,
+    /// What its rows take in memory; nothing when they lie in files.
+    memory: Arc<MemoryReservation>,
 }
 
 impl Table {
-    fn in_memory(&self, partitions: Vec<Vec<RecordBatch>>) -> Result<Arc<dyn TableProvider>> {
-        let table = MemTable::try_new(Arc::clone(&self.schema), partitions)?;
+    fn in_memory(&self, schema: &SchemaRef, partitions: Vec<Vec<RecordBatch>>) -> Result<Arc<dyn TableProvider>> {
+        let table = MemTable::try_new(Arc::clone(schema), partitions)?;
         let table = table.with_constraints(self.constraints.clone()).with_column_defaults(self.defaults.clone());
         Ok(Arc::new(table))
     }
@@ -83,9 +90,9 @@ impl Table {
     async fn collect(&self, job: &Job<'_>, input: LogicalPlan) -> Result<(Arc<dyn TableProvider>, u64)> {
         let execution = job.session.runner().run(job.session, input, Gather::Partitions).await?;
         let gauge = Arc::clone(&execution.gauge);
-        let partitions = job.watch(gauge.as_ref(), collected(execution)).await?;
+        let partitions = job.watch(gauge.as_ref(), collected(execution, &self.memory)).await?;
         let rows = partitions.iter().flatten().map(|batch| batch.num_rows() as u64).sum();
-        Ok((self.in_memory(partitions)?, rows))
+        Ok((self.in_memory(&self.schema, partitions)?, rows))
     }
 
     /// Leaves the rows in files, unless they are few.
@@ -101,7 +108,8 @@ impl Table {
             None,
         )?;
         let mode = CommitMode::ErrorIfExists;
-        let target = Target { location: location.clone(), delta: false, mode, options, partition_by: Vec::new() };
+        let (place, partition_by) = (location.clone(), Vec::new());
+        let target = Target { location: place, delta: false, mode, options, partition_by, not_null: None };
         let (finished, bytes) = store(job, input, target).await?;
         let rows = finished.rows.unwrap_or(0);
         let source = self.source(location.clone());
@@ -109,11 +117,13 @@ impl Table {
         if bytes <= SMALL_FILE_BYTES {
             let scan = session.context().read_table(Arc::clone(&provider))?.into_parts().1;
             let execution = LocalRunner.run(session, scan, Gather::Partitions).await?;
-            let partitions = job.cancellable(collected(execution)).await?;
+            let partitions = job.cancellable(collected(execution, &self.memory)).await?;
             if partitions.iter().flatten().map(RecordBatch::get_array_memory_size).sum::<usize>() <= SMALL_BYTES {
                 session.stores().delete_prefix(&location).await?;
-                return Ok((self.in_memory(partitions)?, rows));
+                return Ok((self.in_memory(&provider.schema(), partitions)?, rows));
             }
+            drop(partitions);
+            self.memory.free();
         }
         Ok((provider, rows))
     }
@@ -164,10 +174,22 @@ fn unique_names(schema: &Schema) -> Result<()> {
     }
 }
 
-/// The rows of every partition, each read by a task of its own.
-async fn collected(execution: Execution) -> Result<Vec<Vec<RecordBatch>>> {
-    let streams = execution.partitions.into_iter().map(|stream| tokio::spawn(stream.try_collect::<Vec<_>>()));
+/// The rows of every partition, each read by a task of its own, with the memory that they take.
+async fn collected(execution: Execution, memory: &Arc<MemoryReservation>) -> Result<Vec<Vec<RecordBatch>>> {
+    let streams = execution.partitions.into_iter().map(|stream| tokio::spawn(batches(stream, Arc::clone(memory))));
     Tasks(streams.collect()).join().await
+}
+
+async fn batches(
+    mut stream: SendableRecordBatchStream,
+    memory: Arc<MemoryReservation>,
+) -> datafusion::error::Result<Vec<RecordBatch>> {
+    let mut batches = Vec::new();
+    while let Some(batch) = stream.try_next().await? {
+        memory.try_grow(batch.get_array_memory_size())?;
+        batches.push(batch);
+    }
+    Ok(batches)
 }
 
 /// Tasks that are stopped when nobody waits for them any more.

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::extension::Finished;
 use crate::runner::Gather;
 use crate::session::Session;
+use crate::sink::NotNull;
 use crate::sink::encoding::FileOptions;
 use crate::source::format::{Compression, Format};
 
@@ -86,7 +87,7 @@ fn target(session: &Session, table: &ListingTable, op: InsertOp, statement: &Dml
         .with_hint("use COPY"));
     }
     let partition_by = options.table_partition_cols.iter().map(|(column, _)| column.clone()).collect();
-    Ok(Target { location, delta: false, mode, options: written, partition_by })
+    Ok(Target { location, delta: false, mode, options: written, partition_by, not_null: not_null(statement) })
 }
 
 fn mode(op: InsertOp) -> Result<CommitMode> {
@@ -105,7 +106,14 @@ fn delta_target(session: &Session, table: &DeltaTable, op: InsertOp, statement: 
     let defaults = session.context().state().default_table_options();
     let options = FileOptions::parse(&defaults, &session.options(), Format::Parquet, &HashMap::new(), None)?;
     let (location, partition_by) = (table.location().clone(), Vec::new());
-    Ok(Target { location, delta: true, mode: mode(op)?, options, partition_by })
+    Ok(Target { location, delta: true, mode: mode(op)?, options, partition_by, not_null: not_null(statement) })
+}
+
+fn not_null(statement: &DmlStatement) -> Option<NotNull> {
+    let schema = statement.target.schema();
+    let columns: Vec<String> =
+        schema.fields().iter().filter(|field| !field.is_nullable()).map(|field| field.name().clone()).collect();
+    (!columns.is_empty()).then(|| NotNull { table: statement.table_name.to_string(), columns })
 }
 
 /// Runs a plan that gives the number of rows it changed.

@@ -9,11 +9,13 @@ use datafusion::common::TableReference;
 use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::{CreateExternalTable, DdlStatement, LogicalPlan};
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
+use storage::Location;
 
 use super::run::Job;
 use super::{create_table, insert};
 use crate::error::{Error, Result, near};
 use crate::extension::Finished;
+use crate::mistake::at_place;
 use crate::session::Session;
 use crate::source::{TableSource, open};
 
@@ -36,7 +38,7 @@ pub(crate) async fn execute(
     let plan = session.plan_statement(text, tokens).await?;
     let done = match plan {
         LogicalPlan::Ddl(DdlStatement::CreateExternalTable(statement)) => {
-            create_external(session, &statement).await?;
+            create_external(session, &statement).await.map_err(|error| at_location(error, &statement, text))?;
             None
         }
         LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(statement)) => {
@@ -49,9 +51,14 @@ pub(crate) async fn execute(
             if let DdlStatement::DropView(drop) = &statement {
                 must_exist(session, &drop.name, drop.if_exists, "view")?;
             }
+            let dropped = match &statement {
+                DdlStatement::DropTable(drop) => Some(drop.name.clone()),
+                _ => None,
+            };
             let context = session.context();
             let run = context.execute_logical_plan(LogicalPlan::Ddl(statement));
             Box::pin(run).await.map_err(|error| session.explain(error, text))?;
+            dropped.iter().for_each(|name| session.hold(name, None));
             None
         }
         LogicalPlan::Statement(statement) => {
@@ -83,6 +90,17 @@ async fn create_external(session: &Session, statement: &CreateExternalTable) -> 
     let state = session.context().state();
     let table = open(&state, session.stores(), session.planned(), TableSource::of_statement(statement)?).await?;
     replace(session, &statement.name, table)
+}
+
+/// Points at the place that an error is about, when it is about one.
+fn at_location(error: Error, statement: &CreateExternalTable, text: &str) -> Error {
+    let message = error.to_string();
+    let about = |place: &&String| Location::parse(place).is_ok_and(|place| message.starts_with(&place.to_string()));
+    let first = matches!(error, Error::Storage(_)).then(|| statement.locations.first()).flatten();
+    match statement.locations.iter().find(about).or(first) {
+        Some(place) => at_place(error, place, text),
+        None => error,
+    }
 }
 
 /// Whether the table is to be made: not when it is there and that is fine.
@@ -121,6 +139,7 @@ fn must_exist(session: &Session, name: &TableReference, if_exists: bool, kind: &
 
 pub(super) fn replace(session: &Session, name: &TableReference, table: Arc<dyn TableProvider>) -> Result<()> {
     session.context().deregister_table(name.clone())?;
+    session.hold(name, None);
     session.context().register_table(name.clone(), table)?;
     Ok(())
 }

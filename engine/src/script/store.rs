@@ -14,7 +14,7 @@ use crate::events::Outcome;
 use crate::extension::Finished;
 use crate::runner::Gather;
 use crate::sink::encoding::FileOptions;
-use crate::sink::{SinkNode, SinkSpec, with_rows, written_files};
+use crate::sink::{NotNull, SinkNode, SinkSpec, with_rows, written_files};
 
 /// Where rows are stored, and how.
 pub(crate) struct Target {
@@ -24,6 +24,8 @@ pub(crate) struct Target {
     pub(crate) mode: CommitMode,
     pub(crate) options: FileOptions,
     pub(crate) partition_by: Vec<String>,
+    /// What the table that is there asks of rows.
+    pub(crate) not_null: Option<NotNull>,
 }
 
 /// Runs a plan into files and publishes them; gives also how many bytes they have.
@@ -31,7 +33,7 @@ pub(crate) async fn store(job: &Job<'_>, plan: LogicalPlan, target: Target) -> R
     if target.delta {
         return store_in_delta(job, plan, target).await;
     }
-    let Target { location, mode, options, partition_by, .. } = target;
+    let Target { location, mode, options, partition_by, not_null, .. } = target;
     if !location.is_glob() && delta::Log::open(job.session.stores(), &location)?.exists().await? {
         return Err(
             Error::invalid(format!("{location}: is a Delta table")).with_hint("write into it with STORED AS DELTA")
@@ -46,7 +48,7 @@ pub(crate) async fn store(job: &Job<'_>, plan: LogicalPlan, target: Target) -> R
         return Err(Error::invalid(format!("PARTITIONED BY needs a directory, and {location} is one file"))
             .with_hint("end the place with /"));
     }
-    let spec = Arc::new(SinkSpec::new(&commit, options, partition_by));
+    let spec = Arc::new(SinkSpec::new(&commit, options, partition_by).with_not_null(not_null));
     match write(job, plan, Arc::clone(&spec)).await {
         Ok(files) => {
             let done = commit.publish(with_rows(files)).await?;
@@ -65,7 +67,7 @@ pub(crate) async fn store(job: &Job<'_>, plan: LogicalPlan, target: Target) -> R
 
 /// As [`store`], into a Delta table.
 async fn store_in_delta(job: &Job<'_>, plan: LogicalPlan, target: Target) -> Result<(Finished, u64)> {
-    let Target { location, mode, options, partition_by, .. } = target;
+    let Target { location, mode, options, partition_by, not_null, .. } = target;
     let log = delta::Log::open(job.session.stores(), &location)?;
     let change = match delta::Change::begin(log, plan.schema(), mode, partition_by, job.key()).await? {
         delta::Begun::New(change) => change,
@@ -73,7 +75,8 @@ async fn store_in_delta(job: &Job<'_>, plan: LogicalPlan, target: Target) -> Res
     };
     let plan = change.fitted(plan)?;
     let partition_by = change.partition_by().to_vec();
-    let spec = Arc::new(SinkSpec::in_place(change.location(), change.id(), options, partition_by));
+    let spec = SinkSpec::in_place(change.location(), change.id(), options, partition_by).with_not_null(not_null);
+    let spec = Arc::new(spec);
     match write(job, plan, Arc::clone(&spec)).await {
         Ok(files) => {
             let done = change.publish(&job.session.context().state(), files).await?;

@@ -7,7 +7,9 @@ use datafusion::common::config::TableOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{Distribution, EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr};
+use datafusion::physical_expr::{
+    Distribution, EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr, PhysicalSortExpr,
+};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::expressions::Column;
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
@@ -19,6 +21,7 @@ use datafusion::physical_plan::{
 use serde::{Deserialize, Serialize};
 use storage::Stores;
 
+use super::room::{Files, Room};
 use super::spec::{FILES, SinkSpec, WrittenSpec, file_rows};
 use super::write::write;
 
@@ -37,6 +40,8 @@ pub(crate) struct SinkExec {
     order: Option<LexOrdering>,
     /// All rows come from one partition: for the sake of their order, or because there is one file.
     gathered: bool,
+    /// Whether the rows of a directory come one after the other, so that one file is open at a time.
+    by_directory: bool,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -46,6 +51,7 @@ pub(crate) struct SinkExec {
 pub(crate) struct WrittenSink {
     spec: WrittenSpec,
     gathered: bool,
+    by_directory: bool,
 }
 
 impl SinkExec {
@@ -67,12 +73,13 @@ impl SinkExec {
         defaults: &TableOptions,
     ) -> crate::Result<Self> {
         let spec = Arc::new(SinkSpec::read(written.spec, defaults)?);
-        Ok(Self::build(input, spec, stores, None, written.gathered)?)
+        let sink = Self::build(input, spec, stores, None, written.gathered)?;
+        Ok(sink.with_rows_by_directory(written.by_directory))
     }
 
     /// The sink as plain data, without its input.
     pub(crate) fn written(&self) -> WrittenSink {
-        WrittenSink { spec: self.spec.written(), gathered: self.gathered }
+        WrittenSink { spec: self.spec.written(), gathered: self.gathered, by_directory: self.by_directory }
     }
 
     fn build(
@@ -90,7 +97,22 @@ impl SinkExec {
             Boundedness::Bounded,
         );
         let metrics = ExecutionPlanMetricsSet::new();
-        Ok(SinkExec { input, spec, stores, order, gathered, properties: Arc::new(properties), metrics })
+        let properties = Arc::new(properties);
+        Ok(SinkExec { input, spec, stores, order, gathered, by_directory: false, properties, metrics })
+    }
+
+    /// The same sink, for rows that are sorted by their directories when `by_directory`.
+    pub(super) fn with_rows_by_directory(self, by_directory: bool) -> Self {
+        SinkExec { by_directory, ..self }
+    }
+
+    /// The columns that name directories.
+    fn directory_columns(&self) -> Vec<Arc<dyn PhysicalExpr>> {
+        let schema = self.input.schema();
+        (self.spec.partition_by.iter())
+            .filter_map(|name| Column::new_with_schema(name, &schema).ok())
+            .map(|column| Arc::new(column) as Arc<dyn PhysicalExpr>)
+            .collect()
     }
 
     /// How rows should reach the tasks: in one partition when their order or the single file asks for it; those of one
@@ -99,11 +121,7 @@ impl SinkExec {
         if self.gathered {
             return Distribution::SinglePartition;
         }
-        let schema = self.input.schema();
-        let columns: Vec<Arc<dyn PhysicalExpr>> = (self.spec.partition_by.iter())
-            .filter_map(|name| Column::new_with_schema(name, &schema).ok())
-            .map(|column| Arc::new(column) as Arc<dyn PhysicalExpr>)
-            .collect();
+        let columns = self.directory_columns();
         if columns.is_empty() { Distribution::UnspecifiedDistribution } else { Distribution::KeyPartitioned(columns) }
     }
 }
@@ -136,7 +154,12 @@ impl ExecutionPlan for SinkExec {
     }
 
     fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
-        vec![self.order.clone().map(OrderingRequirements::from)]
+        let by_directory = || LexOrdering::new(self.directory_columns().into_iter().map(PhysicalSortExpr::new_default));
+        let order = match &self.order {
+            None if self.by_directory => by_directory(),
+            order => order.clone(),
+        };
+        vec![order.map(OrderingRequirements::from)]
     }
 
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
@@ -154,7 +177,8 @@ impl ExecutionPlan for SinkExec {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let input = children.pop().expect("a sink has one input");
         let (spec, order) = (Arc::clone(&self.spec), self.order.clone());
-        Ok(Arc::new(SinkExec::build(input, spec, self.stores.clone(), order, self.gathered)?))
+        let sink = SinkExec::build(input, spec, self.stores.clone(), order, self.gathered)?;
+        Ok(Arc::new(sink.with_rows_by_directory(self.by_directory)))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -169,6 +193,10 @@ impl ExecutionPlan for SinkExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let tasks = self.input.output_partitioning().partition_count();
+        let mixed = !self.spec.partition_by.is_empty() && !self.by_directory;
+        let files = if mixed { Files::Many } else { Files::One };
+        let room = Room::new(context.memory_pool().memory_limit(), tasks, self.spec.is_local(), files);
         let input = self.input.execute(partition, Arc::clone(&context))?;
         let spec = Arc::clone(&self.spec);
         let stores = self.stores.clone();
@@ -177,8 +205,8 @@ impl ExecutionPlan for SinkExec {
         let token = self.spec.tasks.token();
         let work = async move {
             let _token = token;
-            let files = write(&spec, &stores, partition, input, &context, &rows_written).await?;
-            file_rows(&files)
+            let written = write(&spec, &stores, (partition, room), input, &context, &rows_written).await?;
+            file_rows(&written)
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&FILES), futures::stream::once(work))))
     }

@@ -11,10 +11,11 @@ pub(crate) mod encoding;
 mod exec;
 mod node;
 pub(crate) mod partition;
+mod room;
 mod spec;
 mod write;
 mod writer;
 
 pub(crate) use exec::{NODE_NAME, ROWS_WRITTEN, SinkExec};
 pub(crate) use node::{SinkNode, SinkPlanner};
-pub(crate) use spec::{SinkSpec, with_rows, written_files};
+pub(crate) use spec::{NotNull, SinkSpec, with_rows, written_files};

@@ -10,6 +10,7 @@ use datafusion::catalog::Session as CatalogSession;
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::error::Result;
 use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
 use datafusion::physical_plan::ExecutionPlan;
@@ -134,12 +135,16 @@ impl ExtensionPlanner for Sinks {
         node: &dyn UserDefinedLogicalNode,
         _logical_inputs: &[&LogicalPlan],
         physical_inputs: &[Arc<dyn ExecutionPlan>],
-        _session: &dyn CatalogSession,
+        session: &dyn CatalogSession,
         _context: &PhysicalPlanningContext,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let Some(sink) = node.as_any().downcast_ref::<SinkNode>() else { return Ok(None) };
         let input = Arc::clone(&physical_inputs[0]);
         let order = if sink.ordered { input.properties().output_ordering().cloned() } else { None };
-        Ok(Some(Arc::new(SinkExec::new(input, Arc::clone(&sink.spec), self.stores.clone(), order)?)))
+        let ordered = order.is_some();
+        let exec = SinkExec::new(input, Arc::clone(&sink.spec), self.stores.clone(), order)?;
+        // Many open files need memory, and a sort that spills does not.
+        let limited = matches!(session.runtime_env().memory_pool.memory_limit(), MemoryLimit::Finite(_));
+        Ok(Some(Arc::new(exec.with_rows_by_directory(limited && !ordered))))
     }
 }

@@ -13,6 +13,27 @@ use super::encoding::{Encoding, FileOptions, WrittenEncoding};
 use super::write::FileRow;
 use crate::error::{Error, Result};
 
+/// Columns of an existing table that must have a value in every row.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NotNull {
+    pub(crate) table: String,
+    pub(crate) columns: Vec<String>,
+}
+
+impl NotNull {
+    fn check(&self, batch: &RecordBatch) -> Result<()> {
+        let column_of =
+            |name: &&String| batch.column_by_name(name).is_some_and(|values| values.logical_null_count() > 0);
+        match self.columns.iter().find(column_of) {
+            None => Ok(()),
+            Some(column) => Err(Error::invalid(format!(
+                "column `{column}` of table `{}` is NOT NULL, and a row to be inserted has NULL there",
+                self.table
+            ))),
+        }
+    }
+}
+
 /// A sink's specification.
 #[derive(Debug, Clone)]
 pub(crate) struct SinkSpec {
@@ -27,6 +48,7 @@ pub(crate) struct SinkSpec {
     pub(super) encoding: Encoding,
     written: WrittenEncoding,
     pub(super) target_file_size: u64,
+    not_null: Option<NotNull>,
     /// Counts the tasks that may still be writing.
     pub(super) tasks: TaskTracker,
 }
@@ -42,6 +64,7 @@ impl SinkSpec {
             encoding: options.encoding,
             written: options.written,
             target_file_size: options.target_file_size,
+            not_null: None,
             tasks: TaskTracker::new(),
         }
     }
@@ -57,8 +80,23 @@ impl SinkSpec {
             encoding: options.encoding,
             written: options.written,
             target_file_size: options.target_file_size,
+            not_null: None,
             tasks: TaskTracker::new(),
         }
+    }
+
+    /// The same sink, which refuses rows that a table's columns do not take.
+    pub(crate) fn with_not_null(self, not_null: Option<NotNull>) -> Self {
+        SinkSpec { not_null, ..self }
+    }
+
+    pub(super) fn is_local(&self) -> bool {
+        self.directory.local_path().is_some()
+    }
+
+    /// Whether the rows may be written.
+    pub(super) fn check(&self, batch: &RecordBatch) -> Result<()> {
+        self.not_null.iter().try_for_each(|not_null| not_null.check(batch))
     }
 
     /// A new name for a file of a task; the same shape as [`Commit::staging_path`] gives.
@@ -90,6 +128,7 @@ pub(crate) struct WrittenSpec {
     partition_by: Vec<String>,
     encoding: WrittenEncoding,
     target_file_size: u64,
+    not_null: Option<NotNull>,
 }
 
 impl SinkSpec {
@@ -103,6 +142,7 @@ impl SinkSpec {
             partition_by: self.partition_by.clone(),
             encoding: self.written.clone(),
             target_file_size: self.target_file_size,
+            not_null: self.not_null.clone(),
         }
     }
 
@@ -120,6 +160,7 @@ impl SinkSpec {
             encoding: written.encoding.read(defaults)?,
             written: written.encoding,
             target_file_size: written.target_file_size,
+            not_null: written.not_null,
             tasks: TaskTracker::new(),
         })
     }

@@ -2,7 +2,7 @@
 //! A bounded number of files is open at a time and their buffers are accounted for: a partition column with a million
 //! values gives many small files, not a process out of memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -18,13 +18,9 @@ use storage::{Location, Stores};
 use uuid::Uuid;
 
 use super::partition::{Partitioner, written_schema};
+use super::room::Room;
 use super::spec::SinkSpec;
 use super::writer::FileWriter;
-
-/// Files that one task has open at a time.
-const OPEN_MAX: usize = 64;
-/// Bytes that go to the store in one request.
-const PART: usize = 8 << 20;
 
 /// A finished file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,13 +41,22 @@ struct OpenFile {
     touched: u64,
 }
 
+/// Rows whose directory has no open file while as many are open as may be.
+#[derive(Default)]
+struct Waiting {
+    rows: BTreeMap<Arc<str>, Vec<RecordBatch>>,
+    bytes: usize,
+}
+
 struct Task<'a> {
     spec: &'a SinkSpec,
     number: usize,
+    room: Room,
     store: Arc<dyn ObjectStore>,
     schema: SchemaRef,
     reservation: MemoryReservation,
     open: HashMap<Arc<str>, OpenFile>,
+    waiting: Waiting,
     done: Vec<FileRow>,
     clock: u64,
 }
@@ -60,7 +65,7 @@ struct Task<'a> {
 pub(super) async fn write(
     spec: &SinkSpec,
     stores: &Stores,
-    number: usize,
+    (number, room): (usize, Room),
     mut input: SendableRecordBatchStream,
     context: &TaskContext,
     rows_written: &Count,
@@ -74,10 +79,12 @@ pub(super) async fn write(
     let mut task = Task {
         spec,
         number,
+        room,
         store,
         schema: written_schema(&input.schema(), &spec.partition_by),
         reservation: consumer.register(context.memory_pool()),
         open: HashMap::new(),
+        waiting: Waiting::default(),
         done: Vec::new(),
         clock: 0,
     };
@@ -91,12 +98,13 @@ pub(super) async fn write(
         if batch.num_rows() == 0 {
             continue;
         }
+        spec.check(&batch).map_err(|error| DataFusionError::External(Box::new(error)))?;
         task.clock += 1;
         match &mut partitioner {
             None => task.write(&all, &batch).await?,
             Some(partitioner) => {
                 for (directory, part) in partitioner.split(&batch)? {
-                    task.write(&directory, &part).await?;
+                    task.take(directory, part).await?;
                 }
             }
         }
@@ -109,8 +117,34 @@ pub(super) async fn write(
 }
 
 impl Task<'_> {
+    /// Writes rows of a directory, now or together with more of them: when directories take turns with each batch, a file
+    /// for each turn would be far too many files.
+    async fn take(&mut self, directory: Arc<str>, rows: RecordBatch) -> Result<()> {
+        let crowded = self.room.open_max > 1 && self.open.len() >= self.room.open_max;
+        // Rows of a directory keep their order: what comes later waits as well.
+        let waits = self.waiting.rows.contains_key(&directory);
+        if !waits && (!crowded || self.open.contains_key(&directory)) {
+            return self.write(&directory, &rows).await;
+        }
+        self.waiting.bytes += rows.get_array_memory_size();
+        self.waiting.rows.entry(directory).or_default().push(rows);
+        if self.waiting.bytes > self.room.waiting_max { self.write_waiting().await } else { Ok(()) }
+    }
+
+    async fn write_waiting(&mut self) -> Result<()> {
+        self.waiting.bytes = 0;
+        for (directory, batches) in std::mem::take(&mut self.waiting.rows) {
+            self.clock += 1;
+            for batch in batches {
+                self.write(&directory, &batch).await?;
+            }
+            self.account().await?;
+        }
+        Ok(())
+    }
+
     async fn write(&mut self, directory: &Arc<str>, batch: &RecordBatch) -> Result<()> {
-        if !self.open.contains_key(directory) && self.open.len() >= OPEN_MAX {
+        if !self.open.contains_key(directory) && self.open.len() >= self.room.open_max {
             let oldest =
                 self.open.iter().min_by_key(|(_, file)| file.touched).map(|(directory, _)| Arc::clone(directory));
             self.close(&oldest.expect("there are open files")).await?;
@@ -129,8 +163,8 @@ impl Task<'_> {
     fn file(&mut self, directory: &Arc<str>) -> Result<&mut OpenFile> {
         if !self.open.contains_key(directory) {
             let location = self.spec.file_location(self.number, directory, &Uuid::new_v4().simple().to_string()[..8]);
-            let out = BufWriter::with_capacity(Arc::clone(&self.store), location.path().clone(), PART);
-            let writer = FileWriter::open(&self.spec.encoding, &self.schema, out)?;
+            let out = BufWriter::with_capacity(Arc::clone(&self.store), location.path().clone(), self.room.part);
+            let writer = FileWriter::open(&self.spec.encoding, &self.schema, out, self.room.part)?;
             self.open.insert(Arc::clone(directory), OpenFile { writer, location, rows: 0, touched: self.clock });
         }
         Ok(self.open.get_mut(directory).expect("the file was opened above"))
@@ -145,20 +179,37 @@ impl Task<'_> {
         Ok(())
     }
 
-    /// Keeps the pool informed; when it has no more to give, buffers go to the store before their time.
+    /// Keeps the pool informed; when it has no more to give, the largest buffers go to the store before their time. A
+    /// little is kept in any case: rows that are written one batch at a time make bad files.
     async fn account(&mut self) -> Result<()> {
-        let held = |open: &HashMap<Arc<str>, OpenFile>| open.values().map(|file| file.writer.memory()).sum::<usize>();
-        if self.reservation.try_resize(held(&self.open)).is_err() {
-            for file in self.open.values_mut() {
+        let encoded: usize = self.open.values().map(|file| file.writer.encoded()).sum();
+        if self.reservation.try_resize(self.held()).is_ok() && encoded <= 2 * self.room.at_ease {
+            return Ok(());
+        }
+        let mut files: Vec<&mut OpenFile> = self.open.values_mut().collect();
+        files.sort_by_key(|file| std::cmp::Reverse(file.writer.encoded()));
+        let mut left = encoded;
+        let enough = self.room.at_ease / 2;
+        if encoded > self.room.at_ease {
+            for file in files {
+                if left <= enough {
+                    break;
+                }
+                left -= file.writer.encoded();
                 file.writer.flush().await?;
             }
-            // What is left is small and cannot be given up.
-            self.reservation.resize(held(&self.open));
         }
+        // What is left is small and cannot be given up.
+        self.reservation.resize(self.held());
         Ok(())
     }
 
+    fn held(&self) -> usize {
+        self.open.values().map(|file| file.writer.memory()).sum::<usize>() + self.waiting.bytes
+    }
+
     async fn finish(mut self) -> Result<Vec<FileRow>> {
+        self.write_waiting().await?;
         let mut directories: Vec<Arc<str>> = self.open.keys().cloned().collect();
         directories.sort();
         for directory in &directories {

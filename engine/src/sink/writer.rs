@@ -20,19 +20,20 @@ use crate::error::Error;
 use crate::mistake::sentence;
 use crate::source::format::Compression;
 
-/// Text and IPC bytes that are gathered before they go to the store.
+/// Text and IPC bytes that are gathered before they go to the store, at most.
 const CHUNK: usize = 1 << 20;
 
 /// An open file.
 pub(super) enum FileWriter {
-    Parquet(Box<AsyncArrowWriter<BufWriter>>),
+    Parquet { writer: Box<AsyncArrowWriter<BufWriter>>, part: usize },
     Csv { encoder: WriterBuilder, header: bool, out: Out },
     Json { out: Out },
     Arrow { encoder: Box<IpcWriter<Vec<u8>>>, out: Out },
 }
 
 impl FileWriter {
-    pub(super) fn open(encoding: &Encoding, schema: &SchemaRef, store: BufWriter) -> Result<Self> {
+    /// `store` gathers `part` bytes before it sends them on.
+    pub(super) fn open(encoding: &Encoding, schema: &SchemaRef, store: BufWriter, part: usize) -> Result<Self> {
         Ok(match encoding {
             Encoding::Parquet(options) => {
                 let properties = parquet_properties(options)?.build();
@@ -40,25 +41,27 @@ impl FileWriter {
                     .with_properties(properties)
                     .with_skip_arrow_metadata(options.global.skip_arrow_metadata);
                 let writer = AsyncArrowWriter::try_new_with_options(store, SchemaRef::clone(schema), options)?;
-                FileWriter::Parquet(Box::new(writer))
+                FileWriter::Parquet { writer: Box::new(writer), part }
             }
             Encoding::Csv { writer, header, compression, level, .. } => FileWriter::Csv {
                 encoder: writer.clone(),
                 header: *header,
-                out: Out::new(store, *compression, *level)?,
+                out: Out::new(store, *compression, *level, part)?,
             },
-            Encoding::Json { compression, level } => FileWriter::Json { out: Out::new(store, *compression, *level)? },
+            Encoding::Json { compression, level } => {
+                FileWriter::Json { out: Out::new(store, *compression, *level, part)? }
+            }
             Encoding::Arrow { compression } => {
                 let options = IpcWriteOptions::default().try_with_compression(*compression)?;
                 let encoder = IpcWriter::try_new_with_options(Vec::new(), schema, options)?;
-                FileWriter::Arrow { encoder: Box::new(encoder), out: Out::new(store, None, None)? }
+                FileWriter::Arrow { encoder: Box::new(encoder), out: Out::new(store, None, None, part)? }
             }
         })
     }
 
     pub(super) async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         match self {
-            FileWriter::Parquet(writer) => writer.write(batch).await?,
+            FileWriter::Parquet { writer, .. } => writer.write(batch).await?,
             FileWriter::Csv { encoder, header, out } => {
                 // Only the first batch brings the header.
                 let with_header = std::mem::take(header);
@@ -83,7 +86,7 @@ impl FileWriter {
     /// Bytes so far, those still held in memory included. Compressed text counts as before compression.
     pub(super) fn size(&self) -> u64 {
         match self {
-            FileWriter::Parquet(writer) => (writer.bytes_written() + writer.in_progress_size()) as u64,
+            FileWriter::Parquet { writer, .. } => (writer.bytes_written() + writer.in_progress_size()) as u64,
             FileWriter::Csv { out, .. } | FileWriter::Json { out } | FileWriter::Arrow { out, .. } => out.size(),
         }
     }
@@ -91,7 +94,16 @@ impl FileWriter {
     /// Bytes held in memory.
     pub(super) fn memory(&self) -> usize {
         match self {
-            FileWriter::Parquet(writer) => writer.memory_size(),
+            // What was written last waits until it fills a request to the store.
+            FileWriter::Parquet { writer, part } => writer.memory_size() + writer.bytes_written() % part,
+            _ => self.encoded(),
+        }
+    }
+
+    /// Bytes that [`FileWriter::flush`] can send on.
+    pub(super) fn encoded(&self) -> usize {
+        match self {
+            FileWriter::Parquet { writer, .. } => writer.memory_size(),
             FileWriter::Csv { out, .. } | FileWriter::Json { out } | FileWriter::Arrow { out, .. } => {
                 out.buffer.capacity()
             }
@@ -101,7 +113,7 @@ impl FileWriter {
     /// Moves to the store what is held in memory, as far as the format lets it: a Parquet file gets a small row group.
     pub(super) async fn flush(&mut self) -> Result<()> {
         match self {
-            FileWriter::Parquet(writer) => writer.flush().await?,
+            FileWriter::Parquet { writer, .. } => writer.flush().await?,
             FileWriter::Csv { out, .. } | FileWriter::Json { out } | FileWriter::Arrow { out, .. } => {
                 out.send().await?
             }
@@ -112,7 +124,7 @@ impl FileWriter {
     /// Ends the file; it is in the store when this returns. Gives its size.
     pub(super) async fn finish(self, schema: &SchemaRef) -> Result<u64> {
         match self {
-            FileWriter::Parquet(mut writer) => {
+            FileWriter::Parquet { mut writer, .. } => {
                 writer.finish().await?;
                 Ok(writer.bytes_written() as u64)
             }
@@ -151,12 +163,14 @@ pub(super) fn check(encoding: &Encoding) -> crate::Result<()> {
 /// Bytes on their way to the store.
 pub(super) struct Out {
     buffer: Vec<u8>,
+    /// Bytes to gather.
+    chunk: usize,
     sent: u64,
     writer: Box<dyn AsyncWrite + Send + Unpin>,
 }
 
 impl Out {
-    fn new(store: BufWriter, compression: Option<Compression>, level: Option<u32>) -> Result<Self> {
+    fn new(store: BufWriter, compression: Option<Compression>, level: Option<u32>, part: usize) -> Result<Self> {
         let variant = match compression {
             None => CompressionTypeVariant::UNCOMPRESSED,
             Some(Compression::Gzip) => CompressionTypeVariant::GZIP,
@@ -165,7 +179,7 @@ impl Out {
             Some(Compression::Zstd) => CompressionTypeVariant::ZSTD,
         };
         let writer = FileCompressionType::from(variant).convert_async_writer_with_level(store, level)?;
-        Ok(Out { buffer: Vec::new(), sent: 0, writer })
+        Ok(Out { buffer: Vec::new(), chunk: CHUNK.min(part), sent: 0, writer })
     }
 
     fn size(&self) -> u64 {
@@ -173,7 +187,7 @@ impl Out {
     }
 
     async fn send_chunk(&mut self) -> Result<()> {
-        if self.buffer.len() >= CHUNK { self.send().await } else { Ok(()) }
+        if self.buffer.len() >= self.chunk { self.send().await } else { Ok(()) }
     }
 
     async fn send(&mut self) -> Result<()> {

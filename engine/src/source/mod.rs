@@ -2,6 +2,7 @@
 //! a location holds is asked of storage, which knows commits and hidden names; reading is the query engine's own
 //! listing table. Files are listed when a query is planned, so a table shows what was committed until then.
 
+mod accounted;
 mod catalog;
 pub(crate) mod diagnose;
 pub(crate) mod format;
@@ -21,6 +22,7 @@ use datafusion::common::{Constraints, DFSchema};
 use datafusion::datasource::MemTable;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::execution::context::SessionState;
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::logical_expr::CreateExternalTable;
 use datafusion::logical_expr::{Expr, SortExpr};
 use futures::{StreamExt, TryStreamExt};
@@ -30,7 +32,7 @@ use storage::{FoundFile, Location, Stores};
 pub(crate) use catalog::FileCatalogs;
 pub(crate) use planned::Planned;
 pub(crate) use registry::StoreRegistry;
-pub(crate) use url_table::FileTables;
+pub(crate) use url_table::{FileTables, Unopened};
 
 use crate::delta::{self, DeltaTable};
 use crate::error::{Error, Result, near};
@@ -143,6 +145,10 @@ pub(crate) async fn open(
     if source.columns.is_none() {
         check_order(&source.order, &schema)?;
     }
+    let schema = match state.runtime_env().memory_pool.memory_limit() {
+        MemoryLimit::Finite(_) => without_views(&schema),
+        _ => schema,
+    };
     let texts_for_null = format.nulls(&source.options)?;
     let read = if texts_for_null.is_some() { nulls::as_text(&schema) } else { Arc::clone(&schema) };
     let config = ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options).with_schema(read);
@@ -221,6 +227,20 @@ fn check_order(order: &[Vec<SortExpr>], schema: &Schema) -> Result<()> {
         Some(name) => error.with_hint(format!("did you mean `{name}`?")),
         None => error,
     })
+}
+
+/// Text as text of its own. A view shares the buffers that it came from, so that a few rows of a batch hold, and count
+/// with, whole pages: under a memory limit a sort's merge would be out of it after some batches.
+fn without_views(schema: &SchemaRef) -> SchemaRef {
+    let plain = |field: &Arc<Field>| match field.data_type() {
+        DataType::Utf8View => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8)),
+        DataType::BinaryView => Arc::new(field.as_ref().clone().with_data_type(DataType::Binary)),
+        _ => Arc::clone(field),
+    };
+    Arc::new(Schema::new_with_metadata(
+        schema.fields().iter().map(plain).collect::<Vec<_>>(),
+        schema.metadata().clone(),
+    ))
 }
 
 fn places(locations: &[Location]) -> String {

@@ -1,5 +1,5 @@
 //! The query engine's way to our object stores: it asks by URL, storage answers with a store that hides what is not
-//! committed.
+//! committed and counts what readers hold of it.
 
 use std::sync::Arc;
 
@@ -9,15 +9,19 @@ use object_store::ObjectStore;
 use storage::{Location, Stores};
 use url::Url;
 
+use super::accounted::Accounted;
+use crate::memory::FairPool;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct StoreRegistry {
     stores: Stores,
+    memory: Arc<FairPool>,
 }
 
 impl StoreRegistry {
-    pub(crate) fn new(stores: Stores) -> Self {
-        StoreRegistry { stores }
+    pub(crate) fn new(stores: Stores, memory: Arc<FairPool>) -> Self {
+        StoreRegistry { stores, memory }
     }
 }
 
@@ -31,6 +35,6 @@ impl ObjectStoreRegistry for StoreRegistry {
         let external = |error: storage::Error| DataFusionError::External(Box::new(crate::Error::Storage(error)));
         let location = Location::parse(url.as_str()).map_err(external)?;
         let (store, _) = self.stores.reader(&location).map_err(external)?;
-        Ok(store)
+        Ok(Arc::new(Accounted::new(store, Arc::clone(&self.memory))))
     }
 }

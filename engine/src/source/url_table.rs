@@ -48,12 +48,21 @@ impl UrlTableFactory for FileTables {
         if !looks_like_files(url) {
             return Ok(None);
         }
-        let external = |error: crate::Error| DataFusionError::External(Box::new(error));
+        let external =
+            |error: crate::Error| DataFusionError::External(Box::new(Unopened { name: url.to_string(), error }));
         let location = Location::parse(url).map_err(|error| external(error.into()))?;
         let source = TableSource { locations: vec![location], ..TableSource::default() };
         let table = open(&state, &self.stores, &self.planned, source).await.map_err(external)?;
         Ok(Some(table))
     }
+}
+
+/// Why a name gives no table of files. Whoever has the statement's text can say where the name is.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub(crate) struct Unopened {
+    pub(crate) name: String,
+    pub(crate) error: crate::Error,
 }
 
 /// A path, a URL, or a name that ends like a data file.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use arrow::array::RecordBatch;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
 use engine::{Error, Result};
 use tokio_util::sync::CancellationToken;
 
@@ -165,8 +165,8 @@ impl Worker {
         block.check(shared.plan.layout)?;
         let done = shared.done.fetch_add(block.rows as u64, Ordering::Relaxed) + block.rows as u64;
         (shared.plan.progress)(done);
-        // Twice: gathering the rows of a shard, in either way, holds the sorted copy beside the original.
-        let bytes = 2 * block.rows * shared.format.row_bytes();
+        // Twice: gathering the rows of a shard, in either way, holds the sorted copy beside the original; and their order.
+        let bytes = block.rows * (2 * shared.format.row_bytes() + size_of::<RowAt>());
         let refused = self.reservation.try_grow(bytes).is_err();
         self.held.push(Encoded { block, keys });
         if refused { self.spill(shared) } else { Ok(()) }
@@ -180,7 +180,7 @@ impl Worker {
         }
         let path = shared.directory.next_file()?;
         let mut file = IpcFile::create(&path, &shared.format.schema)?;
-        let rows_max = run_batch_rows(shared.format);
+        let rows_max = run_batch_rows(shared.format, shared.plan.pool.memory_limit());
         let mut written = 0;
         let mut shards = Vec::with_capacity(shared.plan.shards);
         for order in orders(&held, shared.plan.shards) {
@@ -200,9 +200,13 @@ impl Worker {
     }
 }
 
-/// Rows of a batch in a run: the merge holds one batch of every run, so wide rows make short batches.
-fn run_batch_rows(format: &BlockFormat) -> usize {
-    ((256 << 10) / format.row_bytes()).clamp(16, 1024)
+/// Rows of a batch in a run: the merge holds one batch of every run, so wide rows and small limits make short batches.
+fn run_batch_rows(format: &BlockFormat, limit: MemoryLimit) -> usize {
+    let bytes = match limit {
+        MemoryLimit::Finite(limit) => (limit / 2048).clamp(16 << 10, 256 << 10),
+        _ => 256 << 10,
+    };
+    (bytes / format.row_bytes()).clamp(16, 1024)
 }
 
 /// A row by the encoded batch and the row in it.
@@ -215,7 +219,10 @@ struct RowAt {
 
 /// The rows of each shard, sorted by key.
 fn orders(held: &[Encoded], shards: usize) -> Vec<Vec<RowAt>> {
-    let mut orders: Vec<Vec<RowAt>> = vec![Vec::new(); shards];
+    // Counted first: growing lists would leave as much behind as they hold.
+    let mut counts = vec![0; shards];
+    held.iter().flat_map(|encoded| &encoded.keys).for_each(|key| counts[key.shard(shards)] += 1);
+    let mut orders: Vec<Vec<RowAt>> = counts.into_iter().map(Vec::with_capacity).collect();
     for (batch, encoded) in held.iter().enumerate() {
         for (row, key) in encoded.keys.iter().enumerate() {
             orders[key.shard(shards)].push(RowAt { key: *key, batch: batch as u32, row: row as u32 });

@@ -9,11 +9,12 @@ use arrow::compute::kernels::cmp::{gt_eq, lt};
 use arrow::compute::{and, cast, is_null, not, or};
 use arrow::datatypes::{DataType, Schema};
 use datafusion::common::ScalarValue;
-use datafusion::prelude::{SessionContext, col};
+use datafusion::prelude::{SessionContext, ident};
 use engine::{Error, Result};
 
 use super::row_key::{RowKey, arrow_error};
 use super::staging::Staged;
+use crate::statistics::ranks::at_ranks;
 
 /// Rows that AUTO_SPLIT holds out of more than 50,000.
 pub(super) const HELD_OUT: usize = 10_000;
@@ -207,19 +208,14 @@ async fn value_from_the_top(
     column: &str,
     fraction: f64,
 ) -> Result<Option<ScalarValue>> {
-    let name = datafusion::common::Column::from_name(column);
-    let ordered = context
-        .read_table(staged.table(&Split::None, Part::Train)?)?
-        .select(vec![col(name.clone())])?
-        .filter(col(name.clone()).is_not_null())?;
-    let rows = ordered.clone().count().await?;
-    let held_out = ((rows as f64 * fraction).round() as usize).min(rows);
+    let rows = context.read_table(staged.table(&Split::None, Part::Train)?)?;
+    let values = || ident(column);
+    let count = rows.clone().filter(values().is_not_null())?.count().await?;
+    let held_out = ((count as f64 * fraction).round() as usize).min(count);
     if held_out == 0 {
         return Ok(None);
     }
-    let batches = ordered.sort(vec![col(name).sort(true, false)])?.limit(rows - held_out, Some(1))?.collect().await?;
-    let batch = batches.iter().find(|batch| batch.num_rows() > 0);
-    batch.map(|batch| ScalarValue::try_from_array(batch.column(0), 0)).transpose().map_err(Error::from)
+    Ok(at_ranks(&rows, values(), &[(count - held_out) as u64]).await?.pop())
 }
 
 fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {

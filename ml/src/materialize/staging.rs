@@ -15,7 +15,7 @@ use arrow::ipc::reader::FileReader;
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::DataFusionError;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
@@ -32,6 +32,9 @@ const KEY_COLUMN: &str = "__gristmill_row_key";
 /// How many of the smallest keys are remembered: those that AUTO_SPLIT holds out, and the next, which tells whether the last
 /// of them stands alone.
 const SMALLEST_KEYS: usize = HELD_OUT + 1;
+
+/// The part of the memory limit up to which rows stay in memory: fitting, encoding and the shards want the rest.
+const HELD_PART: usize = 4;
 
 /// Staged rows.
 #[derive(Debug)]
@@ -113,12 +116,17 @@ pub async fn stage(
             rows: 0,
             null_labels: 0,
             smallest: BinaryHeap::new(),
+            held_max: match pool.memory_limit() {
+                MemoryLimit::Finite(limit) => limit / HELD_PART / partitions,
+                _ => usize::MAX,
+            },
             reservation: consumer.register(pool),
+            kept: None,
             directory: Arc::clone(&directory),
             progress: Arc::clone(&progress),
             done: Arc::clone(&done),
         };
-        tasks.spawn(collect(collector, stream, cancel.clone()));
+        tasks.spawn(collect(collector, stream, Arc::clone(pool), cancel.clone()));
     }
     let mut staged = Staged {
         schema,
@@ -138,7 +146,7 @@ pub async fn stage(
         staged.null_labels += collector.null_labels;
         items.extend(collector.items);
         staged.smallest_keys.extend(collector.smallest);
-        staged._reservations.push(collector.reservation);
+        staged._reservations.extend(collector.kept);
     }
     staged.items = Arc::new(items);
     staged.smallest_keys.sort_unstable();
@@ -155,7 +163,11 @@ struct Collector {
     null_labels: u64,
     /// The smallest keys so far, at most [`SMALLEST_KEYS`], the largest of them on top.
     smallest: BinaryHeap<RowKey>,
+    /// Bytes that may be held.
+    held_max: usize,
     reservation: MemoryReservation,
+    /// For rows that stay in memory: they can no longer be spilled.
+    kept: Option<MemoryReservation>,
     directory: Arc<SpillDirectory>,
     progress: Arc<dyn Fn(u64) + Send + Sync>,
     done: Arc<AtomicU64>,
@@ -164,6 +176,7 @@ struct Collector {
 async fn collect(
     mut collector: Collector,
     mut stream: SendableRecordBatchStream,
+    pool: Arc<dyn MemoryPool>,
     cancel: CancellationToken,
 ) -> Result<Collector> {
     loop {
@@ -174,8 +187,7 @@ async fn collect(
         let Some(batch) = next else { break };
         collector.take(batch?).await?;
     }
-    let held = std::mem::take(&mut collector.held);
-    collector.items.extend(held.into_iter().map(Item::Memory));
+    collector.finish(&pool).await?;
     Ok(collector)
 }
 
@@ -192,11 +204,22 @@ impl Collector {
         self.keep_smallest(&keys);
         let batch = with_keys(&batch, &keys)?;
         let bytes = batch.get_array_memory_size();
-        if self.reservation.try_grow(bytes).is_err() {
-            self.held.push(batch);
+        let refused = self.reservation.size() + bytes > self.held_max || self.reservation.try_grow(bytes).is_err();
+        self.held.push(batch);
+        if refused { self.spill().await } else { Ok(()) }
+    }
+
+    /// Rows that did not all fit go to disk to the last one, so that what comes after has the memory.
+    async fn finish(&mut self, pool: &Arc<dyn MemoryPool>) -> Result<()> {
+        if !self.items.is_empty() && !self.held.is_empty() {
             return self.spill().await;
         }
-        self.held.push(batch);
+        let held = std::mem::take(&mut self.held);
+        self.items.extend(held.into_iter().map(Item::Memory));
+        let kept = MemoryConsumer::new("training rows").register(pool);
+        // What was granted once is not asked for again, it only changes its name.
+        kept.grow(self.reservation.free());
+        self.kept = Some(kept);
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 mod categories;
 mod moments;
 mod quantiles;
+pub(crate) mod ranks;
 
 use std::sync::Arc;
 

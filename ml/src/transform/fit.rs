@@ -17,7 +17,7 @@ use super::planning;
 use super::spec::{
     FeatureKind, FitFunction, Imputation, Step, TransformSpec, Work, element_type, engine_error, is_number,
 };
-use super::statistics::{ColumnStatistics, Needs, collect};
+use super::statistics::{ColumnStatistics, Find, Needs, collect};
 use super::target::{self, Target};
 
 /// What is asked beside what the functions need.
@@ -28,11 +28,13 @@ pub struct FitOptions {
     pub medians: bool,
     /// The label, for TARGET_ENCODING.
     pub target: Option<Target>,
+    /// How quantiles are found: a matter of memory and time, never of the result.
+    pub quantiles: Find,
 }
 
 impl Default for FitOptions {
     fn default() -> Self {
-        FitOptions { medians: true, target: None }
+        FitOptions { medians: true, target: None, quantiles: Find::ByCounting }
     }
 }
 
@@ -103,7 +105,7 @@ impl Fitting<'_> {
         }
         let columns =
             wanted.iter().map(|(column, needs)| Ok((self.spec.expression(column, &self.steps)?, needs.clone())));
-        let found = collect(train, &columns.collect::<Result<Vec<_>>>()?).await?;
+        let found = collect(train, &columns.collect::<Result<Vec<_>>>()?, options.quantiles).await?;
         if found.first().is_some_and(|statistics| statistics.rows == 0) {
             return Err(Error::invalid("there are no training rows"));
         }

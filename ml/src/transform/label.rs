@@ -15,7 +15,7 @@ use super::exact_float;
 use super::fitted::as_numbers;
 use super::input::type_as_text;
 use super::spec::{engine_error, is_text};
-use super::statistics::{Needs, collect};
+use super::statistics::{Find, Needs, collect};
 
 /// More classes than this are taken for a number, a name or a key.
 const CLASSES_MAX: usize = 1_000;
@@ -103,7 +103,7 @@ impl LabelEncoding {
             LabelTask::Classification => Needs { categories: true, ..Needs::default() },
             LabelTask::Regression => Needs { moments: true, ..Needs::default() },
         };
-        let found = collect(train, &[(expr, needs)]).await?.swap_remove(0);
+        let found = collect(train, &[(expr, needs)], Find::ByCounting).await?.swap_remove(0);
         let (rows, nulls) = (found.rows, found.nulls);
         if rows == 0 {
             return Err(Error::invalid("there are no training rows"));

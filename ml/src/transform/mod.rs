@@ -37,6 +37,7 @@ pub use info::FeatureInfo;
 pub use input::InputColumn;
 pub use label::{FittedLabel, LabelEncoding, LabelTask};
 pub use spec::{LabelColumn, Step, TransformSpec, Work};
+pub use statistics::Find;
 pub use target::{Target, TargetEncodings};
 
 pub(crate) use categories::as_text;

@@ -11,6 +11,7 @@ use engine::{Error, Result};
 use super::array_moments::array_moments;
 use super::categories::CategoryCounts;
 use super::planning;
+use crate::statistics::ranks::sorted_quantiles;
 
 /// Which statistics of a column are wanted.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -72,9 +73,19 @@ impl ColumnStatistics {
     }
 }
 
+/// How quantiles are found; both ways give the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Find {
+    /// In the one query, with memory for each distinct value.
+    #[default]
+    ByCounting,
+    /// By sorting each column on its own, on disk when it must be.
+    BySorting,
+}
+
 /// One aggregate query over `rows` for all statistics of plain columns and of arrays of numbers, and one more for each
 /// column whose elements are counted.
-pub(crate) async fn collect(rows: &DataFrame, wanted: &[(Expr, Needs)]) -> Result<Vec<ColumnStatistics>> {
+pub(crate) async fn collect(rows: &DataFrame, wanted: &[(Expr, Needs)], find: Find) -> Result<Vec<ColumnStatistics>> {
     let mut aggregates = vec![count(lit(1i64)).alias("rows")];
     for (i, (column, needs)) in wanted.iter().enumerate() {
         aggregates.push(count(column.clone()).alias(format!("n{i}")));
@@ -84,7 +95,7 @@ pub(crate) async fn collect(rows: &DataFrame, wanted: &[(Expr, Needs)]) -> Resul
         if needs.array_moments {
             aggregates.push(array_moments().call(vec![column.clone()]).alias(format!("a{i}")));
         }
-        if !needs.quantiles.is_empty() {
+        if !needs.quantiles.is_empty() && find == Find::ByCounting {
             let probabilities = needs.quantiles.iter().map(|p| ScalarValue::Float64(Some(*p))).collect::<Vec<_>>();
             let list = ScalarValue::new_list(&probabilities, &arrow::datatypes::DataType::Float64, false);
             let arguments = vec![column.clone(), lit(ScalarValue::List(list))];
@@ -110,7 +121,11 @@ pub(crate) async fn collect(rows: &DataFrame, wanted: &[(Expr, Needs)]) -> Resul
             statistics.moments = Some(moments(answer));
             statistics.lengths = length("min_length").zip(length("max_length"));
         }
-        if !needs.quantiles.is_empty() {
+        if !needs.quantiles.is_empty() && find == Find::BySorting {
+            let quantiles = sorted_quantiles(rows, column, total - nulls, &needs.quantiles).await?;
+            statistics.quantiles =
+                quantiles.map(|q| needs.quantiles.iter().copied().zip(q).collect()).unwrap_or_default();
+        } else if !needs.quantiles.is_empty() {
             let list = column_of(&answer, &format!("q{i}"))?.as_list::<i32>();
             if list.is_valid(0) {
                 let values = list.value(0);

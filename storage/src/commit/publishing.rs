@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::fault;
 use crate::leftovers::{self, Plan};
 use crate::manifest::{self, DataFile, Manifest};
+use crate::target::is_table_file;
 
 impl Commit {
     pub(super) async fn publish_table(&mut self, written: &[WrittenFile]) -> Result<Committed> {
@@ -21,8 +22,8 @@ impl Commit {
             self.check_fence(&base)?;
             let content = self.content(&base, &files)?;
             let next = base.followed_by(&self.id, content);
-            let removes: Vec<String> =
-                base.files.iter().filter(|file| !next.contains(&file.path)).map(|file| file.path.clone()).collect();
+            let replaced = base.files.iter().filter(|file| !next.contains(&file.path) && !is_foreign(file));
+            let removes: Vec<String> = replaced.map(|file| file.path.clone()).collect();
             let adds: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
             self.planned = true;
             // Files under final names are found without it; those that are replaced are not.
@@ -216,6 +217,12 @@ impl Commit {
         self.made.retain(|directory| self.meta.location.local_path().as_ref() == Some(directory));
         Ok(Committed { version: 0, files: 1, rows: file.rows, bytes, paths: vec![self.location.clone()] })
     }
+}
+
+/// Something that lay in the directory before it became a table and is no part of one: it is left alone.
+fn is_foreign(file: &DataFile) -> bool {
+    let name = file.path.rsplit('/').next().unwrap_or_default();
+    file.rows.is_none() && !is_table_file(name)
 }
 
 fn directory_of(path: &str) -> &str {
