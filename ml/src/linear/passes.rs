@@ -100,6 +100,9 @@ impl<'a> Passes<'a> {
         if let Some(numbers) = self.sums.get(pass) {
             return filled(zero(), numbers);
         }
+        // Asked before the pass: a worker that was frozen in the middle of it and taken for dead must not find that it is
+        // high time for a checkpoint.
+        let due = self.is_due();
         let mut sum = match &mut self.gang {
             None => fold::fold(shards, workers, cancelled, zero)?,
             Some(seat) => {
@@ -115,15 +118,18 @@ impl<'a> Passes<'a> {
                 self.sums.push(numbers);
             }
         }
-        self.keep()?;
+        self.keep(due || self.left)?;
         // The pass is kept: whoever goes on has it.
         if self.left { Err(Error::Cancelled) } else { Ok(sum) }
     }
 
-    fn keep(&mut self) -> Result<()> {
+    fn is_due(&self) -> bool {
+        self.keeping.is_some_and(|keeping| !keeping.every.is_zero() && self.kept.elapsed() >= keeping.every)
+    }
+
+    fn keep(&mut self, due: bool) -> Result<()> {
         let Some(keeping) = self.keeping else { return Ok(()) };
         let is_first = self.gang.as_ref().is_none_or(|seat| seat.mesh.rank() == 0);
-        let due = self.left || (!keeping.every.is_zero() && self.kept.elapsed() >= keeping.every);
         if !is_first || !due || self.kept_sums == self.sums.len() {
             return Ok(());
         }
