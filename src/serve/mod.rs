@@ -9,12 +9,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use engine::cluster::api::{ExecutorInfo, Problem};
+use engine::cluster::api::{Disturbance, ExecutorInfo, Problem};
 use engine::cluster::{ClusterClient, Environment, Jobs, Scheduler, jobs_directory};
 use engine::{Error, Options, Result};
 use tokio::net::TcpListener;
@@ -46,6 +46,7 @@ struct Api {
     info(title = "Gristmill", description = "Jobs and executors of a Gristmill cluster."),
     paths(
         executors,
+        disturbance,
         jobs::submit,
         jobs::list,
         jobs::status,
@@ -84,6 +85,7 @@ fn api(api: Api) -> Router {
         .route("/readyz", get(ready))
         .route("/api/v1/openapi.json", get(|| async { Json(Document::openapi()) }))
         .route("/api/v1/executors", get(executors))
+        .route("/api/v1/disturbance", get(disturbance))
         .merge(jobs::routes())
         .merge(gangs::routes())
         .with_state(api)
@@ -101,6 +103,19 @@ async fn ready(State(api): State<Api>) -> Response {
 #[utoipa::path(get, path = "/api/v1/executors", responses((status = 200, body = Vec<ExecutorInfo>)))]
 async fn executors(State(api): State<Api>) -> Response {
     answer(api.scheduler.executors().await)
+}
+
+/// Which plan is meant.
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+struct Shaken {
+    /// Its id.
+    plan: Option<String>,
+}
+
+/// What may have shaken a plan while it ran.
+#[utoipa::path(get, path = "/api/v1/disturbance", params(Shaken), responses((status = 200, body = Disturbance)))]
+async fn disturbance(State(api): State<Api>, Query(Shaken { plan }): Query<Shaken>) -> Response {
+    Json(api.scheduler.disturbance(plan.as_deref()).await).into_response()
 }
 
 /// A result as JSON, an error as [`Problem`].

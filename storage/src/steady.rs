@@ -25,6 +25,8 @@ use crate::location::Location;
 
 /// How often a body is continued without a byte of progress.
 const RESUMES: u32 = 5;
+/// `object_store` says this, and has no kind of error for it.
+const SENT_WHOLE: &str = "Received non-partial response when range requested";
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -53,13 +55,33 @@ impl Steady {
     ) -> Result<BoxStream<'static, Result<Bytes>>> {
         let options =
             GetOptions::new().with_range(Some(GetRange::Bounded(from..end))).with_if_match(expected.e_tag.clone());
-        let result = self.inner.get_opts(path, options).await?;
+        let result = self.get_part(path, options).await?;
         let same = result.meta.e_tag == expected.e_tag && result.meta.last_modified == expected.last_modified;
         if !same || result.range.start != from {
             let at = self.base.at_path(path.as_ref());
             return Err(Error::conflict(at, "was replaced while it was read: read it again").into_store_error());
         }
         Ok(result.into_stream())
+    }
+
+    /// As the store answers. Some (`rclone serve s3`) answer a range that covers the whole object with 200 instead of
+    /// 206, which the library takes for an error whose text alone tells it from others: then the object is asked for
+    /// without a range, and what was wanted is cut out of the body as it comes.
+    async fn get_part(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        let result = self.inner.get_opts(path, options.clone()).await;
+        let (store, range) = match (&result, &options.range) {
+            (Err(object_store::Error::Generic { store, source }), Some(range))
+                if source.to_string().contains(SENT_WHOLE) =>
+            {
+                (*store, range.clone())
+            }
+            _ => return result,
+        };
+        let whole = self.inner.get_opts(path, options.with_range(None::<GetRange>)).await?;
+        let (meta, attributes) = (whole.meta.clone(), whole.attributes.clone());
+        let range = range.as_range(meta.size).map_err(|e| object_store::Error::Generic { store, source: e.into() })?;
+        let payload = GetResultPayload::Stream(cut_out(whole.into_stream(), range.clone()));
+        Ok(GetResult { payload, meta, range, attributes })
     }
 
     /// A part of an object that can only be read as a whole.
@@ -86,6 +108,26 @@ impl Steady {
         futures::stream::try_unfold(body, |mut body| async move { Ok(body.next().await?.map(|bytes| (bytes, body))) })
             .boxed()
     }
+}
+
+/// These bytes of a body; what comes after them is not fetched.
+fn cut_out(body: BoxStream<'static, Result<Bytes>>, range: std::ops::Range<u64>) -> BoxStream<'static, Result<Bytes>> {
+    let start = (body, range.start, range.end - range.start);
+    futures::stream::try_unfold(start, |(mut body, mut skip, mut left)| async move {
+        while left > 0 {
+            let Some(mut bytes) = body.try_next().await? else { break };
+            let passed = skip.min(bytes.len() as u64);
+            skip -= passed;
+            bytes = bytes.slice(passed as usize..);
+            bytes.truncate(left.min(bytes.len() as u64) as usize);
+            if !bytes.is_empty() {
+                left -= bytes.len() as u64;
+                return Ok(Some((bytes, (body, skip, left))));
+            }
+        }
+        Ok::<_, object_store::Error>(None)
+    })
+    .boxed()
 }
 
 /// A body on its way.
@@ -168,7 +210,7 @@ impl ObjectStore for Steady {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let (head, range) = (options.head, options.range.clone());
-        let mut result = match (self.inner.get_opts(location, options.clone()).await, range) {
+        let mut result = match (self.get_part(location, options.clone()).await, range) {
             // A web server that knows no ranges sends everything: the part is cut out here.
             (Err(object_store::Error::NotSupported { .. }), Some(range)) if self.base.scheme().is_web() => {
                 return self.cut(location, options, &range).await.map_err(|e| self.err(location, e));
@@ -200,8 +242,11 @@ impl ObjectStore for Steady {
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (store, at) = (self.clone(), prefix.cloned().unwrap_or_default());
-        self.inner.list_with_offset(prefix, offset).map_err(move |e| store.err(&at, e)).boxed()
+        let (store, at, offset) = (self.clone(), prefix.cloned().unwrap_or_default(), offset.clone());
+        let listed = self.inner.list_with_offset(prefix, &offset).map_err(move |e| store.err(&at, e));
+        // A server that does not know where to start (Azurite, reached by its own endpoint, ignores `startFrom`) lists
+        // everything. Who reads the log of a Delta table from a version on would take the first name for that version.
+        listed.try_filter(move |item| futures::future::ready(item.location > offset)).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

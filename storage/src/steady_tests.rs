@@ -14,6 +14,8 @@ struct Faults {
     lost_put: AtomicUsize,
     lost_complete: AtomicUsize,
     aborted: AtomicUsize,
+    /// A range is answered with the whole object, which the library takes for an error.
+    unranged: AtomicUsize,
 }
 
 fn happens(fault: &AtomicUsize) -> bool {
@@ -49,6 +51,10 @@ impl ObjectStore for Flaky {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if options.range.is_some() && happens(&self.faults.unranged) {
+            let source = "Received non-partial response when range requested".into();
+            return Err(object_store::Error::Generic { store: "flaky", source });
+        }
         let result = self.inner.get_opts(location, options).await?;
         if !happens(&self.faults.cut) {
             return Ok(result);
@@ -65,6 +71,11 @@ impl ObjectStore for Flaky {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    /// Ignores where to start.
+    fn list_with_offset(&self, prefix: Option<&Path>, _: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
         self.inner.list(prefix)
     }
 
@@ -119,6 +130,45 @@ async fn a_body_goes_on_where_it_ended() {
         faults.cut.store(cuts, Ordering::SeqCst);
         assert_eq!(store.get_range(&path, 20..50).await.unwrap(), text[20..50], "{cuts} cuts");
     }
+}
+
+#[tokio::test]
+async fn a_range_that_is_answered_with_everything_is_cut_out() {
+    let (store, faults) = flaky();
+    let path = Path::from("x");
+    store.put(&path, "0123456789".into()).await.unwrap();
+    for (range, expected) in [
+        (GetRange::Bounded(0..10), "0123456789"),
+        (GetRange::Bounded(0..99), "0123456789"),
+        (GetRange::Bounded(2..5), "234"),
+        (GetRange::Offset(7), "789"),
+        (GetRange::Suffix(3), "789"),
+        (GetRange::Suffix(99), "0123456789"),
+    ] {
+        // The second time the body breaks off as well, and goes on by a range.
+        for (cuts, unranged) in [(0, 1), (1, 1), (1, 2)] {
+            faults.cut.store(cuts, Ordering::SeqCst);
+            faults.unranged.store(unranged, Ordering::SeqCst);
+            let result = store.get_opts(&path, GetOptions::new().with_range(Some(range.clone()))).await.unwrap();
+            assert_eq!(result.meta.size, 10, "{range}");
+            assert_eq!(result.range, range.as_range(10).unwrap(), "{range}");
+            assert_eq!(result.bytes().await.unwrap(), expected, "{range}, {cuts} cuts");
+        }
+    }
+    faults.cut.store(0, Ordering::SeqCst);
+    faults.unranged.store(1, Ordering::SeqCst);
+    assert!(store.get_range(&path, 10..12).await.is_err(), "nothing is there");
+}
+
+#[tokio::test]
+async fn a_listing_starts_where_it_shall() {
+    let (store, _) = flaky();
+    for name in ["log/0.json", "log/1.json", "log/2.json"] {
+        store.put(&Path::from(name), "x".into()).await.unwrap();
+    }
+    let listed = store.list_with_offset(Some(&Path::from("log")), &Path::from("log/1"));
+    let names: Vec<String> = listed.map_ok(|item| item.location.to_string()).try_collect().await.unwrap();
+    assert_eq!(names, ["log/1.json", "log/2.json"]);
 }
 
 #[tokio::test]

@@ -98,9 +98,16 @@ fn readers_see_the_old_rows_or_the_new_ones() {
             eprintln!("{told}: {} looks, {} rows", seen.len(), after);
         }
     }
-    // One more in peace takes the leftovers along.
-    assert!(wait(write(if current == 12 { 11 } else { 12 })), "a COPY in peace fails");
-    let left: Vec<String> = leftovers(&target);
+    // One more in peace takes the leftovers along, unless a task of a dead driver was still writing some.
+    let mut left = Vec::new();
+    for month in [11, 12, 11] {
+        assert!(wait(write(month)), "a COPY in peace fails");
+        left = leftovers(&target);
+        if left.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(2));
+    }
     assert!(left.is_empty(), "left behind: {left:?}");
     eprintln!("{rounds} rounds, {committed} new tables, {polls} looks{}", Python::absence());
     assert!(polls > 0);

@@ -136,7 +136,8 @@ fn what_a_table_asks_for_is_done_or_refused() {
         ),
         (
             "columns",
-            r#"{"protocol": {"minReaderVersion": 2, "minWriterVersion": 5}, "configuration": {"delta.columnMapping.mode": "name"}}"#,
+            r#"{"protocol": {"minReaderVersion": 2, "minWriterVersion": 5}, "configuration": {"delta.columnMapping.mode": "name", "delta.columnMapping.maxColumnId": "1"},
+                "field": {"delta.columnMapping.id": 1, "delta.columnMapping.physicalName": "a"}}"#,
             Some("column mapping by name"),
             Some("column mapping by name"),
         ),
@@ -169,7 +170,7 @@ fn what_a_table_asks_for_is_done_or_refused() {
     }
 }
 
-/// Gives a log's first commit another protocol or other settings.
+/// Gives a log's first commit another protocol, other settings, or its first column other metadata.
 fn change_log(log: &std::path::Path, change: &serde_json::Value) {
     let changed = |line: &str| {
         let mut action: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -178,6 +179,12 @@ fn change_log(log: &std::path::Path, change: &serde_json::Value) {
         }
         if let (Some(_), Some(settings)) = (action.get("metaData"), change.get("configuration")) {
             action["metaData"]["configuration"] = settings.clone();
+        }
+        if let (Some(metadata), Some(field)) = (action.get("metaData"), change.get("field")) {
+            let mut schema: serde_json::Value =
+                serde_json::from_str(metadata["schemaString"].as_str().unwrap()).unwrap();
+            schema["fields"][0]["metadata"] = field.clone();
+            action["metaData"]["schemaString"] = schema.to_string().into();
         }
         action.to_string()
     };

@@ -21,6 +21,15 @@ pub struct ExecutorInfo {
     pub last_seen_seconds: u64,
 }
 
+/// What may have shaken a plan while it ran.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Disturbance {
+    /// Executors that were lost or left since the scheduler began.
+    pub departures: u64,
+    /// Whether a stage of the plan in question was begun more than once.
+    pub repeated: bool,
+}
+
 /// A script to run on the scheduler.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobRequest {

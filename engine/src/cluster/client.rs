@@ -17,7 +17,7 @@ use futures::StreamExt;
 use tokio::sync::OnceCell;
 use tonic::transport::{Channel, Endpoint};
 
-use super::api::{ExecutorInfo, Problem};
+use super::api::{Disturbance, ExecutorInfo, Problem};
 use super::{ClusterAddress, MESSAGE_BYTES_MAX, failure};
 use crate::error::{Error, Result};
 
@@ -88,6 +88,15 @@ impl ClusterClient {
     pub async fn executors(&self) -> Result<Vec<ExecutorInfo>> {
         let (http, url) = self.http("executors");
         self.answer(http.get(url)).await
+    }
+
+    /// What may have shaken a plan; without a plan, how many executors have gone.
+    ///
+    /// # Errors
+    /// [`Error::Cluster`] when the scheduler cannot be reached.
+    pub(crate) async fn disturbance(&self, plan: Option<&str>) -> Result<Disturbance> {
+        let (http, url) = self.http("disturbance");
+        self.answer(http.get(url).query(&plan.map(|plan| ("plan", plan)).into_iter().collect::<Vec<_>>())).await
     }
 
     fn lost(&self, error: &(dyn std::error::Error + 'static)) -> Error {

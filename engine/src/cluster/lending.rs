@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use ballista_core::JobId;
@@ -19,11 +20,17 @@ use crate::gang::LeaseOffice;
 pub(super) struct Lending {
     upstream: Arc<dyn ClusterState>,
     leases: LeaseOffice,
+    departures: Arc<AtomicU64>,
 }
 
 impl Lending {
     pub(super) fn new(upstream: Arc<dyn ClusterState>, leases: LeaseOffice) -> Self {
-        Lending { upstream, leases }
+        Lending { upstream, leases, departures: Arc::default() }
+    }
+
+    /// Counts executors that were lost or left.
+    pub(super) fn departures(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.departures)
     }
 }
 
@@ -74,6 +81,7 @@ impl ClusterState for Lending {
     }
 
     async fn remove_executor(&self, executor_id: &str) -> Result<()> {
+        self.departures.fetch_add(1, Ordering::SeqCst);
         self.upstream.remove_executor(executor_id).await
     }
 

@@ -26,6 +26,7 @@ mod journal;
 mod lending;
 mod portable;
 mod scheduler;
+mod subqueries;
 mod task;
 
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub use executor::{ExecutorSettings, run_executor};
 pub(crate) use joins::plan_for_tasks;
 pub(crate) use portable::is_portable;
 pub use scheduler::{Scheduler, SchedulerSettings};
+pub(crate) use subqueries::{ScalarSubqueries, scalar_subqueries, values_first};
 
 /// How often an executor tells the scheduler that it lives.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);

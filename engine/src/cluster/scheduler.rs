@@ -3,21 +3,25 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ballista_core::JobId;
 use ballista_core::config::TaskSchedulingPolicy;
 use ballista_core::serde::protobuf::UpdateTaskStatusParams;
 use ballista_core::serde::protobuf::scheduler_grpc_server::{SchedulerGrpc, SchedulerGrpcServer};
-use ballista_scheduler::cluster::{BallistaCluster, ClusterState};
+use ballista_scheduler::cluster::{BallistaCluster, ClusterState, JobState};
 use ballista_scheduler::config::SchedulerConfig;
 use ballista_scheduler::scheduler_process::create_scheduler;
 use ballista_scheduler::scheduler_server::SchedulerServer;
+use ballista_scheduler::state::execution_graph::ExecutionGraphBox;
+use ballista_scheduler::state::execution_stage::ExecutionStage;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
 use tonic::Request;
 use tonic::service::{Routes, RoutesBuilder};
 
-use super::api::ExecutorInfo;
+use super::api::{Disturbance, ExecutorInfo};
 use super::cores::{Cores, CountedCores, lasting};
 use super::environment::{Environment, default_config};
 use super::lending::Lending;
@@ -48,7 +52,9 @@ pub struct SchedulerSettings {
 #[derive(Clone)]
 pub struct Scheduler {
     server: SchedulerServer<LogicalPlanNode, PhysicalPlanNode>,
+    plans: Arc<dyn JobState>,
     leases: LeaseOffice,
+    departures: Arc<AtomicU64>,
 }
 
 impl Scheduler {
@@ -62,9 +68,10 @@ impl Scheduler {
         let cores = Arc::new(CountedCores::new(upstream.cluster_state()));
         let leases = LeaseOffice::default();
         let lending = Lending::new(Arc::clone(&cores) as Arc<dyn ClusterState>, leases.clone());
-        let cluster = BallistaCluster::new(Arc::new(lending), upstream.job_state());
+        let (departures, plans) = (lending.departures(), upstream.job_state());
+        let cluster = BallistaCluster::new(Arc::new(lending), Arc::clone(&plans));
         let server = create_scheduler(cluster, config).await.map_err(unusable)?;
-        let scheduler = Scheduler { server, leases };
+        let scheduler = Scheduler { server, plans, leases, departures };
         tokio::spawn(scheduler.clone().give_cores_back(cores));
         Ok(scheduler)
     }
@@ -109,6 +116,20 @@ impl Scheduler {
         cores
     }
 
+    /// What may have shaken a plan, by its id: executors that went, stages that were begun again.
+    pub async fn disturbance(&self, plan: Option<&str>) -> Disturbance {
+        let departures = self.departures.load(Ordering::SeqCst);
+        let Some(plan) = plan else { return Disturbance { departures, repeated: false } };
+        let id = JobId::from(plan.to_string());
+        let again = |graph: &ExecutionGraphBox| graph.stages().values().any(|stage| attempts(stage) > 0);
+        let running = self.server.state.task_manager.get_running_job_cache().get(&id).cloned();
+        let repeated = match running {
+            Some(job) => again(&*job.execution_graph.read().await),
+            None => matches!(self.plans.get_execution_graph(&id).await, Ok(Some(graph)) if again(&graph)),
+        };
+        Disturbance { departures, repeated }
+    }
+
     /// The services that drivers and executors call.
     pub fn routes(&self) -> Routes {
         let service = SchedulerGrpcServer::new(self.server.clone())
@@ -138,6 +159,17 @@ impl Scheduler {
             .collect();
         executors.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(executors)
+    }
+}
+
+/// How often a stage was begun again.
+fn attempts(stage: &ExecutionStage) -> usize {
+    match stage {
+        ExecutionStage::UnResolved(stage) => stage.stage_attempt_num,
+        ExecutionStage::Resolved(stage) => stage.stage_attempt_num,
+        ExecutionStage::Running(stage) => stage.stage_attempt_num,
+        ExecutionStage::Successful(stage) => stage.stage_attempt_num,
+        ExecutionStage::Failed(stage) => stage.stage_attempt_num,
     }
 }
 

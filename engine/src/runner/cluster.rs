@@ -23,8 +23,10 @@ use tokio::sync::OnceCell;
 use super::analyze::explained;
 use super::local::{execute, rows_to_scan};
 use super::{Execution, Gather, Gauge, Reading, Runner};
+use crate::cluster::api::Disturbance;
 use crate::cluster::{
-    ClusterClient, Environment, Submission, for_cluster, is_portable, plan_for_tasks, without_dynamic_filters,
+    ClusterClient, Environment, ScalarSubqueries, Submission, for_cluster, is_portable, plan_for_tasks,
+    scalar_subqueries, values_first, without_dynamic_filters,
 };
 use crate::error::{Error, Result};
 use crate::gang::{ClusterGangs, Gangs};
@@ -32,8 +34,8 @@ use crate::session::Session;
 
 /// How often the scheduler is asked how far a plan is.
 const ASK_EVERY: Duration = Duration::from_millis(300);
-/// How often a plan is given to the cluster when the executors that hold its result are lost.
-const TRIES: usize = 3;
+/// How often a plan is given to the cluster when it was shaken or its result is lost.
+const TRIES: usize = 5;
 
 /// See the module.
 #[derive(Clone)]
@@ -83,7 +85,17 @@ impl Runner for ClusterRunner {
     async fn run(&self, session: &Session, plan: LogicalPlan, gather: Gather) -> Result<Execution> {
         let mut state = session.context().state();
         without_dynamic_filters(state.config_mut());
-        let physical = plan_for_tasks(&state, &plan).await?;
+        let values = scalar_subqueries(&plan)?;
+        let planned = match values {
+            ScalarSubqueries::Several => None,
+            ScalarSubqueries::Single => plan_for_tasks(&state, &plan).await.ok(),
+            ScalarSubqueries::None => Some(plan_for_tasks(&state, &plan).await?),
+        };
+        let Some(physical) = planned else {
+            let state = values_first(&state);
+            let physical = Box::pin(state.create_physical_plan(&plan)).await?;
+            return execute(&state, physical, gather);
+        };
         // What EXPLAIN ANALYZE asks is asked of the whole plan, not of the tasks of its last stage.
         let analyzed = physical.downcast_ref::<AnalyzeExec>().map(|analyze| Arc::clone(analyze.input()));
         let travelling = analyzed.as_ref().unwrap_or(&physical);
@@ -175,6 +187,13 @@ struct Ended {
     submission: Submission,
 }
 
+/// How an execution ended that did not fail.
+enum Attempt {
+    Ended(Ended),
+    /// What happened meanwhile.
+    Shaken(&'static str),
+}
+
 impl Remote {
     /// The rows of one partition, or of all in order.
     async fn rows(
@@ -202,20 +221,31 @@ impl Remote {
             .try_flatten())
     }
 
-    /// Has the plan executed, again when the executors with the result are lost before anybody has read it.
+    /// Has the plan executed, again when executors were lost meanwhile, or are before anybody has read the result.
+    ///
+    /// A plan goes on after a loss by repeating stages, and the answer of one that did so can be wrong: rows of a
+    /// repeated stage were read more than once (seen in a query of five joins, Ballista 55.0). So it is not believed.
     async fn execute(&self) -> QueryResult<Ended> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let ended = self.attempt().await.map_err(outward)?;
-            match self.check(&ended.places).await {
-                Err(error) if tries < TRIES => tracing::warn!(%error, "the result is lost; the plan is executed again"),
-                checked => return checked.map(|()| ended),
-            }
+            let lost = match self.attempt().await.map_err(outward)? {
+                Attempt::Shaken(_) if tries == TRIES => {
+                    let message = format!("executors were lost during each of {TRIES} attempts");
+                    return Err(outward(Error::Cluster(message)));
+                }
+                Attempt::Shaken(why) => why.to_string(),
+                Attempt::Ended(ended) => match self.check(&ended.places).await {
+                    Err(error) if tries < TRIES => error.to_string(),
+                    checked => return checked.map(|()| ended),
+                },
+            };
+            tracing::warn!(lost, "the plan is executed again");
         }
     }
 
-    async fn attempt(&self) -> Result<Ended> {
+    async fn attempt(&self) -> Result<Attempt> {
+        let before = self.client.disturbance(None).await?;
         let mut submission = self.client.submit(self.plan.clone(), self.settings.clone(), &self.session_id).await?;
         let mut ticks = tokio::time::interval(ASK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -225,11 +255,27 @@ impl Remote {
                 biased;
                 update = submission.next() => if let Some(places) = update? {
                     self.measure(&submission).await;
-                    return Ok(Ended { places, submission });
+                    let shaken = self.shaken(&submission, before).await?;
+                    return Ok(shaken.map_or(Attempt::Ended(Ended { places, submission }), Attempt::Shaken));
                 },
-                _ = ticks.tick() => self.measure(&submission).await,
+                _ = ticks.tick() => {
+                    self.measure(&submission).await;
+                    if let Some(why) = self.shaken(&submission, before).await? {
+                        return Ok(Attempt::Shaken(why));
+                    }
+                }
             }
         }
+    }
+
+    /// Whether something has happened after which the plan's answer is not believed.
+    async fn shaken(&self, submission: &Submission, before: Disturbance) -> Result<Option<&'static str>> {
+        let now = self.client.disturbance(submission.job()).await?;
+        Ok(match now {
+            Disturbance { repeated: true, .. } => Some("a stage was begun again"),
+            now if now.departures != before.departures => Some("an executor was lost or left"),
+            _ => None,
+        })
     }
 
     /// Takes over what the scheduler knows; a question without an answer is asked again later.

@@ -34,15 +34,16 @@ pub(crate) async fn store(job: &Job<'_>, plan: LogicalPlan, target: Target) -> R
         return store_in_delta(job, plan, target).await;
     }
     let Target { location, mode, options, partition_by, not_null, .. } = target;
-    if !location.is_glob() && delta::Log::open(job.session.stores(), &location)?.exists().await? {
-        return Err(
-            Error::invalid(format!("{location}: is a Delta table")).with_hint("write into it with STORED AS DELTA")
-        );
-    }
     let commit = match job.begin(&location, mode).await? {
         Begun::New(commit) => commit,
         Begun::Done(done) => return Ok(committed(&location, &done)),
     };
+    if !commit.is_single_file() && delta::Log::open(job.session.stores(), &location)?.exists().await? {
+        commit.abort().await?;
+        return Err(
+            Error::invalid(format!("{location}: is a Delta table")).with_hint("write into it with STORED AS DELTA")
+        );
+    }
     if commit.is_single_file() && !partition_by.is_empty() {
         commit.abort().await?;
         return Err(Error::invalid(format!("PARTITIONED BY needs a directory, and {location} is one file"))
