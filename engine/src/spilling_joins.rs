@@ -9,24 +9,24 @@ use std::sync::Arc;
 
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Schema};
-use datafusion::common::NullEquality;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{JoinType, NullEquality};
 use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::source::DataSourceExec;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
-use datafusion::physical_plan::joins::{HashJoinExec, SortMergeJoinExec};
+use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 
-use crate::memory::FairPool;
+use crate::memory::{EXHAUSTED, FairPool};
 
 /// The part of the limit that hash tables of one plan may fill together.
 const HASHED_PART: usize = 4;
@@ -61,6 +61,10 @@ impl PhysicalOptimizerRule for SpillingJoins {
         let Some(limit) = self.memory.limit() else { return Ok(plan) };
         let mut left = limit / HASHED_PART;
         plan.transform_up(|node| {
+            if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
+                return remembering_left(join, &mut left)
+                    .map(|other| other.map_or_else(|| Transformed::no(node), Transformed::yes));
+            }
             let Some(join) = node.downcast_ref::<HashJoinExec>() else { return Ok(Transformed::no(node)) };
             match table_bytes(join.left()) {
                 Some(bytes) if bytes <= left => {
@@ -79,6 +83,36 @@ impl PhysicalOptimizerRule for SpillingJoins {
 
     fn schema_check(&self) -> bool {
         true
+    }
+}
+
+/// The same join without equal keys, so that it does not have to remember which rows of its right side found a partner:
+/// one that spills its left side forgets them when its last piece ends where the rows end (DataFusion 55.2). `None` when
+/// it is right as it is.
+fn remembering_left(join: &NestedLoopJoinExec, left: &mut usize) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    match join.join_type() {
+        JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => {
+            join.swap_inputs().map(Some)
+        }
+        JoinType::Full => {
+            let mut fits = |side: &Arc<dyn ExecutionPlan>| match table_bytes(side) {
+                Some(bytes) if bytes <= *left => {
+                    *left -= bytes;
+                    true
+                }
+                _ => false,
+            };
+            if fits(join.left()) {
+                Ok(None)
+            } else if fits(join.right()) {
+                join.swap_inputs().map(Some)
+            } else {
+                Err(DataFusionError::ResourcesExhausted(format!(
+                    "{EXHAUSTED}a full join without equal keys holds one of its sides, and neither is known to fit"
+                )))
+            }
+        }
+        _ => Ok(None),
     }
 }
 

@@ -331,28 +331,6 @@ fn what_is_no_data_is_not_overwritten() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// Two files: which one's rows come first depends on who is faster, and the first file's rows come last in it.
-#[test]
-fn a_model_of_undetermined_rows_says_so_when_it_cannot_be_reproduced() {
-    let place = Place::new();
-    for (name, first, rows) in [("a", "300000 - value", 300_000), ("b", "value", 100)] {
-        place.ok(&["-q", "-c", &format!(
-            "COPY (SELECT {first} AS age, ({first}) % 4 = 0 AS late FROM generate_series(1, {rows})) TO 'people/{name}.csv'"
-        )]);
-    }
-    place.write(
-        "create.sql",
-        "CREATE MODEL m OPTIONS (model_type = 'logistic_reg', input_label_cols = ['late']) AS \
-         SELECT CAST(age AS DOUBLE) + 1 AS age, late FROM 'people/' WHERE age < 100 LIMIT 80",
-    );
-    let partitions = |number: &str| format!("engine.target_partitions={number}");
-    place.ok(&["run", "-q", "create.sql", "--set", &partitions("1")]);
-    let ended = place.run(&["models", "reproduce", "m", "--set", &partitions("2")]);
-    let expected = "the training query has LIMIT without ORDER BY: which rows it gives is not determined";
-    assert!(ended.code == 1 && ended.stderr.contains("m: other bytes came out"), "{ended:?}");
-    assert!(ended.stderr.contains(expected), "{}", ended.stderr);
-}
-
 /// A model on people, and rows to predict.
 fn place_with_model() -> Place {
     let place = place();
