@@ -589,7 +589,7 @@ fn a_host_that_is_cut_off_is_done_without() {
     assert_eq!(result.unwrap(), expected);
     assert_eq!(events.lost(), ["e-1"]);
     assert_eq!(events.generations().last().unwrap(), &["e-0", "e-2"]);
-    let formed = events.0.iter().filter(|(_, event)| matches!(event, GangEvent::Formed { .. })).next_back().unwrap().0;
+    let formed = events.0.iter().rfind(|(_, event)| matches!(event, GangEvent::Formed { .. })).unwrap().0;
     println!("from the cut to the next generation: {:?}", formed - cut.into_inner().unwrap().unwrap());
     // The cable is back, and so is the host.
     hosts.set_link(1, "up");

@@ -15,7 +15,7 @@ const LIMIT_BYTES: f64 = 48.0 * MIB;
 const MIB: f64 = (1 << 20) as f64;
 /// What the process may take beside its limit: the program itself (70 MiB of an unoptimised build), its threads, the
 /// kernel's matrix buffers, and what decoding and encoding hold for a moment. A small limit shows all of it.
-const BASE_BYTES: f64 = 200.0 * MIB;
+const BASE_BYTES: f64 = 260.0 * MIB;
 
 /// Seven times the limit.
 const ROWS: u64 = 3_000_000;

@@ -2,6 +2,8 @@
 //! then SQL, then models, then whole jobs through the real binary, then everything that can go wrong, then the cluster.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::disallowed_methods, reason = "the environment says how much is tested, and tests look at the clock")]
+#![allow(clippy::print_stderr, reason = "who watches a test is told what it measured")]
 
 mod cluster_process;
 mod model_files;

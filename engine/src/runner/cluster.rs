@@ -187,12 +187,8 @@ struct Ended {
     submission: Submission,
 }
 
-/// How an execution ended that did not fail.
-enum Attempt {
-    Ended(Ended),
-    /// What happened meanwhile.
-    Shaken(&'static str),
-}
+/// How an execution ended that did not fail: with rows, or with what happened meanwhile so that they are not believed.
+type Attempt = std::result::Result<Ended, &'static str>;
 
 impl Remote {
     /// The rows of one partition, or of all in order.
@@ -230,12 +226,12 @@ impl Remote {
         loop {
             tries += 1;
             let lost = match self.attempt().await.map_err(outward)? {
-                Attempt::Shaken(_) if tries == TRIES => {
+                Err(_) if tries == TRIES => {
                     let message = format!("executors were lost during each of {TRIES} attempts");
                     return Err(outward(Error::Cluster(message)));
                 }
-                Attempt::Shaken(why) => why.to_string(),
-                Attempt::Ended(ended) => match self.check(&ended.places).await {
+                Err(why) => why.to_string(),
+                Ok(ended) => match self.check(&ended.places).await {
                     Err(error) if tries < TRIES => error.to_string(),
                     checked => return checked.map(|()| ended),
                 },
@@ -256,12 +252,12 @@ impl Remote {
                 update = submission.next() => if let Some(places) = update? {
                     self.measure(&submission).await;
                     let shaken = self.shaken(&submission, before).await?;
-                    return Ok(shaken.map_or(Attempt::Ended(Ended { places, submission }), Attempt::Shaken));
+                    return Ok(shaken.map_or(Ok(Ended { places, submission }), Err));
                 },
                 _ = ticks.tick() => {
                     self.measure(&submission).await;
                     if let Some(why) = self.shaken(&submission, before).await? {
-                        return Ok(Attempt::Shaken(why));
+                        return Ok(Err(why));
                     }
                 }
             }

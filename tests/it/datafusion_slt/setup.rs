@@ -74,15 +74,18 @@ fn table_with_many_types(context: &SessionContext) {
     let catalog = MemoryCatalogProvider::new();
     catalog.register_schema("my_schema", Arc::new(MemorySchemaProvider::new())).unwrap();
     context.register_catalog("my_catalog", Arc::new(catalog));
-    let foo = b"foo" as &[u8];
+    let bytes = b"foo" as &[u8];
     let rows = batch(
         vec![
             (Field::new("int32_col", DataType::Int32, false), Arc::new(Int32Array::from(vec![1]))),
             (Field::new("float64_col", DataType::Float64, true), Arc::new(Float64Array::from(vec![1.0]))),
             (Field::new("utf8_col", DataType::Utf8, true), Arc::new(StringArray::from(vec!["foo"]))),
             (Field::new("large_utf8_col", DataType::LargeUtf8, false), Arc::new(LargeStringArray::from(vec!["bar"]))),
-            (Field::new("binary_col", DataType::Binary, false), Arc::new(BinaryArray::from(vec![foo]))),
-            (Field::new("large_binary_col", DataType::LargeBinary, false), Arc::new(LargeBinaryArray::from(vec![foo]))),
+            (Field::new("binary_col", DataType::Binary, false), Arc::new(BinaryArray::from(vec![bytes]))),
+            (
+                Field::new("large_binary_col", DataType::LargeBinary, false),
+                Arc::new(LargeBinaryArray::from(vec![bytes])),
+            ),
             (nanoseconds("timestamp_nanos", false), Arc::new(TimestampNanosecondArray::from(vec![123]))),
         ],
         &[],
