@@ -36,6 +36,9 @@ pub enum Error {
     /// Reading or committing bytes failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),
+    /// Another process has replaced a table while it was read: what is run again reads the new one.
+    #[error("{0}")]
+    Replaced(String),
     /// An error at a place of a script: what failed, and where.
     #[error("{place}: {source}")]
     At {
@@ -69,6 +72,15 @@ impl Error {
     /// The user's mistake, in one sentence.
     pub fn invalid(message: impl Into<String>) -> Self {
         Error::Invalid { message: message.into(), offset: None, hint: None }
+    }
+
+    /// What storage has said, wherever on its way up it was wrapped.
+    pub(crate) fn of_storage(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let said = storage::Error::inside(error)?;
+        Some(match said {
+            storage::Error::Replaced { .. } => Error::Replaced(said.to_string()),
+            _ => Error::invalid(said.to_string()),
+        })
     }
 
     /// Adds where in the statement's text it is.

@@ -42,10 +42,8 @@ pub(crate) fn explain(error: DataFusionError, text: &str, names: &KnownNames) ->
     };
     let explained = match explained {
         // What a store has refused, wherever on its way here it was wrapped.
-        Error::Query(error) => match storage::Error::inside(&error) {
-            Some(said) => Error::invalid(said),
-            None => Error::Query(error),
-        },
+        Error::Query(error) => Error::of_storage(&error).unwrap_or(Error::Query(error)),
+        Error::Storage(error @ storage::Error::Replaced { .. }) => Error::Replaced(error.to_string()),
         explained => explained,
     };
     match offset {
@@ -116,8 +114,8 @@ fn place_of(diagnostic: &Diagnostic, place: &mut Option<Location>) {
 
 /// An error that several tasks share cannot be taken apart; its root still says what is wrong.
 fn shared_error(shared: &Arc<DataFusionError>) -> Error {
-    if let Some(said) = storage::Error::inside(shared.as_ref()) {
-        return Error::invalid(said);
+    if let Some(said) = Error::of_storage(shared.as_ref()) {
+        return said;
     }
     match shared.find_root() {
         DataFusionError::ResourcesExhausted(message) => exhausted(message),

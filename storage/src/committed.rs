@@ -257,6 +257,15 @@ async fn files_of(
     Ok(Some(found))
 }
 
+/// A file that was listed and is gone: whether a commit has replaced it, which its table's manifest tells.
+async fn replaced(store: &Arc<dyn ObjectStore>, file: &Path, gone: object_store::Error) -> object_store::Error {
+    let Ok(Some((table, manifest))) = table_of(store, &file.parent().unwrap_or_default()).await else { return gone };
+    if manifest.files.iter().any(|named| manifest::below(&table, &named.path) == *file) {
+        return gone;
+    }
+    Error::Replaced { location: format!("/{file}") }.into_store_error()
+}
+
 /// The table directory of a manifest's own path, for manifests below `prefix`.
 fn table_with_manifest(prefix: &Path, path: &Path) -> Option<Path> {
     let meta = path.parent()?;
@@ -303,11 +312,20 @@ impl ObjectStore for CommittedStore {
             let payload = GetResultPayload::Stream(futures::stream::empty().boxed());
             return Ok(GetResult { payload, range: 0..meta.size, meta, attributes: Default::default() });
         }
-        self.inner.get_opts(location, options).await
+        let head = options.head;
+        match self.inner.get_opts(location, options).await {
+            Err(gone @ object_store::Error::NotFound { .. }) if !head => {
+                Err(replaced(&self.inner, location, gone).await)
+            }
+            got => got,
+        }
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.inner.get_ranges(location, ranges).await
+        match self.inner.get_ranges(location, ranges).await {
+            Err(gone @ object_store::Error::NotFound { .. }) => Err(replaced(&self.inner, location, gone).await),
+            got => got,
+        }
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {

@@ -46,6 +46,12 @@ pub enum Error {
         /// What the other did.
         reason: String,
     },
+    /// A commit has replaced what was being read: read the table again.
+    #[error("{location}: was replaced by another process while it was read: read the table again")]
+    Replaced {
+        /// The file that is gone.
+        location: String,
+    },
     /// The bytes are not those that were written: restore them or make them again.
     #[error("{location}: {reason}")]
     Damaged {
@@ -139,12 +145,12 @@ impl Error {
         }
     }
 
-    /// What one of our own errors says, that lies somewhere in the chain of another's sources.
-    pub fn inside(error: &(dyn StdError + 'static)) -> Option<String> {
+    /// The first of our own errors in the chain of another's sources.
+    pub fn inside<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
         let mut next = Some(error);
         while let Some(error) = next {
             if let Some(own) = error.downcast_ref::<Error>() {
-                return Some(own.to_string());
+                return Some(own);
             }
             next = error.source();
         }

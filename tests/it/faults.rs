@@ -30,12 +30,14 @@ fn time_of(place: &Place, arguments: &[&str]) -> Duration {
     begun.elapsed()
 }
 
-/// Starts a run and kills it after a fraction of `whole`.
-fn kill_at(place: &Place, arguments: &[&str], whole: Duration, moment: f64) {
+/// Starts a run and kills it after a fraction of `whole`, which becomes less when the run was faster.
+fn kill_at(place: &Place, arguments: &[&str], whole: &mut Duration, moment: f64) {
     let run = place.start(arguments);
     sleep(whole.mul_f64(moment));
     run.signal(libc::SIGKILL);
-    run.end();
+    if run.end().code == 0 {
+        *whole = whole.mul_f64(moment);
+    }
 }
 
 /// What an interrupted writer may leave and the next one must remove, below `directory`.
@@ -71,12 +73,12 @@ fn a_killed_copy_leaves_the_table_as_before_or_as_after() {
         (4, "out.parquet", "OVERWRITE"),
     ] {
         let place = Place::new();
-        let whole = time_of(&place, &["-q", "-c", &copy(target, mode, 1)]);
+        let mut whole = time_of(&place, &["-q", "-c", &copy(target, mode, 1)]);
         let mut before = read(&place, target);
         let mut killed_before_the_end = 0;
         for (index, moment) in moments(seed, 8).enumerate() {
             let number = index + 2;
-            kill_at(&place, &["-q", "-c", &copy(target, mode, number)], whole, moment);
+            kill_at(&place, &["-q", "-c", &copy(target, mode, number)], &mut whole, moment);
             let seen = read(&place, target);
             let mut after = if mode == "APPEND" { before.clone() } else { vec![] };
             after.push((number, 200_000 + number));
@@ -95,6 +97,28 @@ fn a_killed_copy_leaves_the_table_as_before_or_as_after() {
     }
 }
 
+/// Whoever reads a table while others replace it over and over gets one of its contents, and no error.
+#[test]
+fn a_reader_of_a_table_that_is_replaced_meanwhile_gets_one_of_its_contents() {
+    let place = Place::new();
+    place.ok(&["-q", "-c", &copy("out/", "OVERWRITE", 1)]);
+    let number = std::sync::atomic::AtomicUsize::new(1);
+    let is_written = || number.load(std::sync::atomic::Ordering::Relaxed) < 12;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while is_written() {
+                let next = number.load(std::sync::atomic::Ordering::Relaxed) + 1;
+                place.ok(&["-q", "-c", &copy("out/", "OVERWRITE", next)]);
+                number.store(next, std::sync::atomic::Ordering::Relaxed);
+            }
+        });
+        while is_written() {
+            let [(generation, rows)] = read(&place, "out/")[..] else { panic!("several contents at once") };
+            assert_eq!(rows, 200_000 + generation);
+        }
+    });
+}
+
 /// A network on the flights of January; `epochs` of them, with a checkpoint every 20 steps.
 fn create_model(epochs: usize) -> String {
     format!(
@@ -111,13 +135,13 @@ fn create_model(epochs: usize) -> String {
 fn a_killed_training_leaves_no_model_and_the_next_one_has_the_same_bytes() {
     let undisturbed = Place::new();
     undisturbed.write("job.sql", create_model(4));
-    let whole = time_of(&undisturbed, &["-q", "-f", "job.sql"]);
+    let mut whole = time_of(&undisturbed, &["-q", "-f", "job.sql"]);
     let expected = of_model(&undisturbed, "late", 1);
     let place = Place::new();
     place.write("job.sql", create_model(4));
     let mut version = 0;
     for moment in moments(5, 10) {
-        kill_at(&place, &["-q", "-f", "job.sql"], whole, moment);
+        kill_at(&place, &["-q", "-f", "job.sql"], &mut whole, moment);
         let versions = place.rows("SELECT version FROM INFORMATION_SCHEMA.MODELS ORDER BY version");
         let now = versions.lines().last().map_or(0, |last| last.parse::<u64>().unwrap());
         assert!(now == version || now == version + 1, "killed at {moment}: {version} became {versions}");

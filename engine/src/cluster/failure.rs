@@ -35,6 +35,8 @@ enum Kind {
     Value,
     Parquet,
     Store,
+    /// A table that was replaced while it was read.
+    Replaced,
     Other,
 }
 
@@ -129,13 +131,17 @@ fn is_transient_store(error: &object_store::Error) -> bool {
 fn describe(error: &DataFusionError) -> Written {
     let root = error.find_root();
     let plain = |kind, message: String| Written { kind, message, hint: None };
+    if let Some(Error::Replaced(message)) = Error::of_storage(error) {
+        return plain(Kind::Replaced, message);
+    }
     match root {
         DataFusionError::ResourcesExhausted(message) => plain(Kind::ResourcesExhausted, message.clone()),
         DataFusionError::ArrowError(error, _) => describe_arrow(error),
         DataFusionError::ParquetError(error) => plain(Kind::Parquet, error.to_string()),
-        DataFusionError::ObjectStore(error) => {
-            plain(Kind::Store, storage::Error::inside(error.as_ref()).unwrap_or_else(|| error.to_string()))
-        }
+        DataFusionError::ObjectStore(error) => plain(
+            Kind::Store,
+            storage::Error::inside(error.as_ref()).map_or_else(|| error.to_string(), ToString::to_string),
+        ),
         DataFusionError::External(source) => match source.downcast_ref::<Error>() {
             Some(Error::Invalid { message, hint, .. }) => {
                 Written { kind: Kind::Invalid, message: message.clone(), hint: hint.clone() }
@@ -183,6 +189,7 @@ pub(super) fn read(text: &str) -> DataFusionError {
             let error = Error::invalid(message);
             DataFusionError::External(Box::new(hint.into_iter().fold(error, |error, hint| error.with_hint(hint))))
         }
+        Kind::Replaced => DataFusionError::External(Box::new(Error::Replaced(message))),
         Kind::Other => DataFusionError::Execution(message),
     }
 }
@@ -223,6 +230,10 @@ mod tests {
         read(&format!("Job 7 failed: Job failed due to stage 1 failed: {}", failed.error))
     }
 
+    fn replaced() -> storage::Error {
+        storage::Error::Replaced { location: "/t/a.parquet".to_string() }
+    }
+
     #[test]
     fn errors_keep_kind_message_and_hint() {
         let arrow = |error| DataFusionError::ArrowError(Box::new(error), None);
@@ -234,12 +245,19 @@ mod tests {
             (DataFusionError::Execution("too few".into()), "too few"),
             (DataFusionError::ParquetError(Box::new(ParquetError::General("bad footer".into()))), "bad footer"),
             (DataFusionError::External(Box::new(Error::invalid("column `x` is infinite"))), "column `x` is infinite"),
+            (DataFusionError::External(Box::new(replaced())), "/t/a.parquet: was replaced"),
         ] {
             let kind = std::mem::discriminant(error.find_root());
             let got = through_the_scheduler(error);
             assert_eq!(std::mem::discriminant(&got), kind, "{got:?}");
             assert!(got.to_string().contains(expected), "{got}");
             assert!(!got.to_string().contains("gristmill failure"), "{got}");
+        }
+        match through_the_scheduler(DataFusionError::External(Box::new(replaced()))) {
+            DataFusionError::External(source) => {
+                assert!(matches!(*source.downcast::<Error>().unwrap(), Error::Replaced(_)));
+            }
+            other => panic!("{other}"),
         }
         let hinted = Error::invalid("no column `a`").with_hint("did you mean `b`?");
         match through_the_scheduler(DataFusionError::External(Box::new(hinted))) {

@@ -21,7 +21,8 @@ impl Session {
             let several = format!("expected one statement, got {}", script.len());
             return Err(Error::invalid(several).with_hint("run_script runs a whole script"));
         };
-        let job = Job { session: self, settings: &RunSettings::default(), script: &script, number: 1 };
+        let settings = RunSettings::default();
+        let job = Job::new(self, &settings, &script, 1);
         let done = one(&job, &script.text()[range.clone()]).await;
         done.map_err(|error| script.locate(error, range.start))
     }

@@ -124,7 +124,7 @@ impl Write<'_> {
         let format = format.or_else(|| self.target.ends_with('/').then_some(Format::Parquet));
         let copy = Copy::of_program(self.target, format, delta, self.mode, self.partitioned_by, self.options);
         let script = Script::parse("write", String::new())?;
-        let job = Job { session: self.session, settings: &self.settings, script: &script, number: 1 };
+        let job = Job::new(self.session, &self.settings, &script, 1);
         let finished = copy.write(&job, self.frame, "").await?;
         let committed = finished.outcomes.into_iter().find_map(|outcome| match outcome {
             Outcome::Committed { location, files, rows, bytes } => Some(Written { location, files, rows, bytes }),

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
@@ -30,6 +31,8 @@ use crate::session::Session;
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// How long a cancelled statement of an extension may take to end by itself.
 const GRACE: Duration = Duration::from_secs(10);
+/// How often a statement is begun because other processes replaced what it read.
+const ATTEMPTS: usize = 100;
 
 /// What a run needs beside the script.
 #[derive(Clone)]
@@ -75,6 +78,8 @@ pub(crate) struct Job<'a> {
     pub(crate) script: &'a Script,
     /// The running statement's 1-based number.
     pub(crate) number: usize,
+    /// Whether somebody has got rows of the running statement, which is then not begun again.
+    shown: Arc<AtomicBool>,
 }
 
 impl Session {
@@ -90,7 +95,7 @@ impl Session {
         let mut report = JobReport::default();
         for (index, range) in script.ranges().iter().enumerate() {
             let text = &script.text()[range.clone()];
-            let job = Job { session: self, settings, script, number: index + 1 };
+            let job = Job::new(self, settings, script, index + 1);
             if job.is_done(text) {
                 continue;
             }
@@ -170,7 +175,11 @@ impl RunSettings {
     }
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    pub(crate) fn new(session: &'a Session, settings: &'a RunSettings, script: &'a Script, number: usize) -> Self {
+        Job { session, settings, script, number, shown: Arc::default() }
+    }
+
     /// Whether an earlier run of the job has done the statement for good.
     fn is_done(&self, text: &str) -> bool {
         let Some(resume) = &self.settings.resume else { return false };
@@ -203,18 +212,11 @@ impl Job<'_> {
             Err(_) => super::title::title(&significant(&tokenize(text)?)),
         };
         self.emit(Event::StatementStarted { number, count: self.script.len(), title: title.clone() });
-        let work = async { self.run(kind?, number, text).await };
-        let finished = if self.settings.cancel.is_cancelled() { Err(Error::Cancelled) } else { work.await };
-        let Finished { rows, outcomes, .. } = match finished {
+        let Finished { rows, outcomes, .. } = match self.settled(kind, text).await {
             Ok(finished) => finished,
             Err(error) => {
                 self.emit(Event::StatementFailed { number, title });
-                // Whatever a cancelled plan reports, the reason is that it was cancelled.
-                return Err(match error {
-                    _ if self.settings.cancel.is_cancelled() => Error::Cancelled,
-                    Error::Query(error) => self.session.explain(error, text),
-                    other => other,
-                });
+                return Err(error);
             }
         };
         let after = self.session.stores().counters();
@@ -229,6 +231,30 @@ impl Job<'_> {
         };
         self.emit(Event::StatementFinished { number, report: report.clone() });
         Ok(report)
+    }
+
+    /// Runs the statement, again when a commit of somebody else has taken away a file that it was reading: what it meant
+    /// to read is there, under other names. A statement that fails has left nothing behind.
+    async fn settled(&self, kind: Result<Kind>, text: &str) -> Result<Finished> {
+        let mut kind = kind;
+        for attempt in 1.. {
+            let work = async { self.run(kind?, self.number, text).await };
+            let finished = if self.settings.cancel.is_cancelled() { Err(Error::Cancelled) } else { work.await };
+            // Whatever a cancelled plan reports, the reason is that it was cancelled.
+            let error = match finished {
+                Ok(finished) => return Ok(finished),
+                Err(_) if self.settings.cancel.is_cancelled() => return Err(Error::Cancelled),
+                Err(Error::Query(error)) => self.session.explain(error, text),
+                Err(other) => other,
+            };
+            if !matches!(error, Error::Replaced(_)) || attempt == ATTEMPTS || self.shown.load(Ordering::Relaxed) {
+                return Err(error);
+            }
+            tracing::info!(%error, attempt, "the statement is begun again");
+            self.session.stores().forget_listings();
+            kind = parse(self.session, text);
+        }
+        unreachable!("the last attempt returns")
     }
 
     pub(crate) async fn run(&self, kind: Kind, number: usize, text: &str) -> Result<Finished> {
@@ -283,10 +309,21 @@ impl Job<'_> {
             if analyzed {
                 stream = with_requests(stream, self.session.stores().clone(), before);
             }
+            let stream = self.noticed(stream);
             self.watch(execution.gauge.as_ref(), self.settings.results.accept(number, stream)).await
         };
         let shown = shown.await;
         self.explained(shown, &read, text).await
+    }
+
+    /// Remembers that rows went out.
+    fn noticed(&self, stream: SendableRecordBatchStream) -> SendableRecordBatchStream {
+        let shown = Arc::clone(&self.shown);
+        let schema = stream.schema();
+        let stream = stream.inspect(move |batch| {
+            shown.fetch_or(batch.is_ok(), Ordering::Relaxed);
+        });
+        Box::pin(RecordBatchStreamAdapter::new(schema, stream))
     }
 
     /// Waits for work while telling how far it is; stops it when the job is cancelled.

@@ -38,12 +38,15 @@ pub(crate) async fn which_file(
     objects: &[ObjectMeta],
     error: DataFusionError,
 ) -> Error {
-    if let Some(said) = storage::Error::inside(&error) {
-        return Error::invalid(said);
+    if let Some(said) = Error::of_storage(&error) {
+        return said;
     }
     for object in objects {
         let alone = std::slice::from_ref(object);
         if let Err(error) = format.infer_schema(state as &dyn CatalogSession, store, alone).await {
+            if let Some(said) = Error::of_storage(&error) {
+                return said;
+            }
             let own = unreadable(format, store, object, &error.find_root().strip_backtrace()).await;
             return Error::invalid(format!("{}: {own}", place.sibling(&object.location)));
         }
@@ -79,6 +82,9 @@ fn kind(format: &dyn FileFormat) -> String {
 
 /// What is wrong in the files that `plan` reads, when the error may come from them; `None` when they are all fine.
 pub(crate) async fn scan(state: &SessionState, plan: &LogicalPlan, error: &DataFusionError) -> Option<Error> {
+    if let Some(replaced @ Error::Replaced(_)) = Error::of_storage(error) {
+        return Some(replaced);
+    }
     if !may_come_from_files(error.find_root()) {
         return None;
     }

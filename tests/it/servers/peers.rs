@@ -52,6 +52,8 @@ pub(crate) fn python(script: &str, arguments: &[&str], environment: &[(&str, Str
 
 fn run(program: &Path, script: &str, arguments: &[&str], environment: &[(&str, String)]) -> std::process::Output {
     let mut command = Command::new(program);
+    // Without the interpreter's own end, at which threads of the packages sometimes abort it.
+    let script = format!("{script}\nimport os, sys\nsys.stdout.flush()\nos._exit(0)\n");
     command.arg("-c").arg(script).args(arguments).envs(environment.iter().map(|(key, value)| (key, value)));
     command.output().expect("Python runs")
 }
