@@ -13,6 +13,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use engine::cluster::api::{Disturbance, ExecutorInfo, Problem};
 use engine::cluster::{ClusterClient, Environment, Jobs, Scheduler, jobs_directory};
@@ -71,6 +72,12 @@ pub(crate) async fn serve(listener: TcpListener, served: Served, stop: Cancellat
     let jobs = Jobs::open(jobs_directory(&state_dir), client, environment, options, face)?;
     let services = scheduler.routes().into_axum_router();
     let router = api(Api { scheduler, jobs: jobs.clone() }).merge(services);
+    // A waiting peer must not wait for the acknowledgement of what was sent before: twice 40 ms in every plan.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection keeps small messages back");
+        }
+    });
     let serving = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>());
     // Executors keep their connections open for ever, so the end does not wait for them.
     tokio::select! {

@@ -11,6 +11,7 @@
 mod columns;
 mod features;
 mod log;
+mod pruning;
 mod statistics;
 mod table;
 mod write;

@@ -25,11 +25,11 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::scalar::ScalarValue;
 use deltalake_core::kernel::{LogicalFileView, Version};
-use deltalake_core::table::state::DeltaTableState;
 use object_store::ObjectMeta;
 use storage::{Location, Stores};
 
 use super::log::{Log, below};
+use super::pruning::{FileFacts, Files};
 use crate::error::{Error, Result, near};
 
 /// See the module.
@@ -75,14 +75,15 @@ impl DeltaTable {
     }
 
     /// Which files may hold rows that pass the filters, by what the log says of them.
-    fn kept(&self, state: &dyn CatalogSession, snapshot: &DeltaTableState, filters: &[Expr]) -> PlanResult<Vec<bool>> {
-        let all = || vec![true; snapshot.log_data().num_files()];
+    fn kept(&self, state: &dyn CatalogSession, facts: Vec<FileFacts>, filters: &[Expr]) -> PlanResult<Vec<bool>> {
+        let files = Files { columns: &self.schema, partition_by: &self.partition_by, facts };
+        let all = || vec![true; files.facts.len()];
         let Some(filter) = conjunction(filters.to_vec()) else { return Ok(all()) };
         let schema = DFSchema::try_from(Arc::clone(&self.schema))?;
         let Ok(filter) = state.create_physical_expr(filter, &schema) else { return Ok(all()) };
         let pruning = PruningPredicateBuilder::new().with_file_schema(Arc::clone(&self.schema)).try_build(filter);
         // Leaving files out only saves time: filters are applied to the rows in any case.
-        let kept = pruning.and_then(|pruning| pruning.prune(&snapshot.log_data()));
+        let kept = pruning.and_then(|pruning| pruning.prune(&files));
         Ok(kept.unwrap_or_else(|_| all()))
     }
 
@@ -164,13 +165,23 @@ impl TableProvider for DeltaTable {
         let scanned = self.scanned();
         let wanted: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
 
+        let (mut listed, mut facts) = (Vec::new(), Vec::new());
+        for view in snapshot.log_data().iter() {
+            let file = self.file(&view).map_err(external)?;
+            let stats = view.stats().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+            let rows = view.num_records();
+            facts.push(FileFacts {
+                partition: file.partition_values.clone(),
+                rows: rows.map(|rows| rows as u64),
+                stats,
+            });
+            listed.push((file, rows));
+        }
         let mut files = Vec::new();
         let mut rows = Some(0);
-        for (view, kept) in snapshot.log_data().iter().zip(self.kept(state, &snapshot, filters)?) {
-            if kept {
-                rows = rows.zip(view.num_records()).map(|(rows, more)| rows + more);
-                files.push(self.file(&view).map_err(external)?);
-            }
+        for ((file, more), _) in listed.into_iter().zip(self.kept(state, facts, filters)?).filter(|(_, kept)| *kept) {
+            rows = rows.zip(more).map(|(rows, more)| rows + more);
+            files.push(file);
         }
         if files.is_empty() {
             return Ok(Arc::new(EmptyExec::new(Arc::new(self.schema.project(&wanted)?))));

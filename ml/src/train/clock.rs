@@ -77,13 +77,13 @@ impl Clock {
         self.sampled = if elapsed < SHORT { SAMPLED } else { 1 };
     }
 
-    /// Since the last report, when it is time for one; asked at the end of a step.
+    /// Since the last report, when it is time for one, as the end of an epoch always is; asked at the end of a step.
     pub(super) fn report_is_due(&mut self, ends_epoch: bool) -> Option<Duration> {
         if self.step.is_none() && !ends_epoch {
             return None;
         }
         let elapsed = self.reported.elapsed();
-        (elapsed >= REPORT_EVERY).then(|| {
+        (ends_epoch || elapsed >= REPORT_EVERY).then(|| {
             self.reported += elapsed;
             elapsed
         })
