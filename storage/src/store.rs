@@ -248,12 +248,13 @@ impl Stores {
         Ok(held(&self.inner.remote).entry(key).or_insert(remote).clone())
     }
 
-    /// Whether an object can be put there only where none is, so that of several writers exactly one is first.
+    /// Whether an object can be put there only where none is, so that of several writers exactly one is first; also where
+    /// the user says that there are not several.
     ///
     /// # Errors
     /// A store that cannot be asked.
     pub async fn creates_once(&self, at: &Location) -> Result<bool> {
-        Ok(self.condition(at).await? != Condition::None)
+        Ok(self.single_writer() || self.condition(at).await? != Condition::None)
     }
 
     /// How writers on this store decide who is first. Where nobody can know it, it is tried once, in `at`.
