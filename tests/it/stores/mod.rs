@@ -4,6 +4,7 @@ mod integration;
 mod job;
 mod mistakes;
 mod reading;
+mod results;
 mod suite;
 mod weather;
 mod writers;
