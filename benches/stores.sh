@@ -2,7 +2,8 @@
 # Stores: requests per file of a scan, COPY beside rclone, listing. stores.sh [scan] [copy] [list]   (all without arguments)
 #
 # Wants the servers that .ci/peers/install brings. FILES (1000) Parquet files of about 1 MB, ROWS (60000000) rows for about
-# 2 GB of COPY, KEYS (100000) keys. Everything runs on 127.0.0.1; figures are ratios of processes that ran in turn.
+# 2 GB of COPY, KEYS (100000) keys in 100 directories. Everything runs on 127.0.0.1; figures are ratios of processes that
+# ran in turn. GRISTMILL names another binary than the release build.
 set -eu
 cd "$(dirname "$0")/.."
 peers=${GRISTMILL_PEERS:-${XDG_CACHE_HOME:-$HOME/.cache}/gristmill/peers}
@@ -24,13 +25,12 @@ seconds() {
   awk -v a="$begun" -v b="$ended" 'BEGIN { printf "%.2f\n", b - a }'
 }
 
-# serve PROTOCOL: rclone serves $work/lake; its port is $port.
+# rclone serves $work/lake as S3, also to who does not sign; its port is $port.
 serve() {
   port=$(free_port)
   mkdir -p "$work/lake/bucket"
   local options=(--addr "127.0.0.1:$port" --dir-cache-time 0s --config /dev/null --cache-dir "$work/cache")
-  [ "$1" = s3 ] && options+=(--auth-key "$AWS_ACCESS_KEY_ID,$AWS_SECRET_ACCESS_KEY")
-  "$peers/python/bin/rclone" serve "$1" "${options[@]}" "$work/lake" >"$work/served" 2>&1 &
+  "$peers/python/bin/rclone" serve s3 "${options[@]}" "$work/lake" >"$work/served" 2>&1 &
   pids+=($!)
   until_listening "$port"
 }
@@ -43,10 +43,15 @@ slow() {
   until_listening "$slow_port"
 }
 
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "ratio %.2f", a / b }'; }
+# As many requests as a host is asked at a time (storage.max_requests), and directories that are listed at a time.
+concurrency=64
+directories=16
+
 scan() {
-  serve s3
+  serve
   slow "$port"
-  "$gristmill" -q -c "COPY (SELECT value, md5(CAST(value AS VARCHAR)) AS text FROM generate_series(1, 24000)) TO '$work/one.parquet'"
+  "$gristmill" -q -c "COPY (SELECT value, md5(CAST(value AS VARCHAR)) AS text FROM generate_series(1, 42000)) TO '$work/one.parquet'"
   for n in $(seq "${FILES:-1000}"); do cp "$work/one.parquet" "$work/lake/bucket/part-$n.parquet"; done
   local bytes
   bytes=$(stat -c %s "$work/one.parquet")
@@ -54,22 +59,25 @@ scan() {
   export AWS_ENDPOINT_URL=http://127.0.0.1:$slow_port
   local took
   took=$(seconds "$gristmill" -q -c "SELECT sum(value), max(text) FROM 's3://bucket/part-*.parquet'")
-  echo "scan: ${FILES:-1000} files of $bytes bytes, 20 ms a request: $took s, $(awk -v f="${FILES:-1000}" 'END { printf "%d requests, %.2f a file", NR, NR / f }' "$work/requests")"
+  cp "$work/requests" "$work/ours"
+  local plain
+  plain=$(seq -f '/bucket/part-%.0f.parquet' "${FILES:-1000}" | python3 benches/peers/plain.py get "$slow_port" "$concurrency")
+  echo "scan: ${FILES:-1000} files of $bytes bytes, 20 ms a request: $took s, $(awk -v f="${FILES:-1000}" 'END { printf "%d requests, %.2f a file", NR, NR / f }' "$work/ours"); all files read whole, $concurrency at a time, without us: ${plain% *} s, $(ratio "$took" "${plain% *}")"
 }
 
 copy() {
-  serve s3
+  serve
   export AWS_ENDPOINT_URL=http://127.0.0.1:$port
-  "$gristmill" -q -c "COPY (SELECT value, md5(CAST(value AS VARCHAR)) AS text FROM generate_series(1, ${ROWS:-60000000})) TO '$work/big/' OPTIONS ('format.compression' 'uncompressed')"
+  "$gristmill" -q -c "COPY (SELECT value, md5(CAST(value AS VARCHAR)) AS text FROM generate_series(1, ${ROWS:-60000000})) TO '$work/big/' STORED AS PARQUET OPTIONS ('format.compression' 'uncompressed')"
   local ours theirs bytes
   bytes=$(du -sb "$work/big" | cut -f1)
-  ours=$(seconds "$gristmill" -q -c "COPY (SELECT * FROM '$work/big/') TO 's3://bucket/ours/' MODE OVERWRITE OPTIONS ('format.compression' 'uncompressed')")
+  ours=$(seconds "$gristmill" -q -c "COPY (SELECT * FROM '$work/big/') TO 's3://bucket/ours/' STORED AS PARQUET MODE OVERWRITE OPTIONS ('format.compression' 'uncompressed')")
   theirs=$(seconds "$peers/python/bin/rclone" --config /dev/null copy "$work/big" ":s3,provider=Other,endpoint='http://127.0.0.1:$port',access_key_id=$AWS_ACCESS_KEY_ID,secret_access_key=$AWS_SECRET_ACCESS_KEY:bucket/theirs")
   awk -v b="$bytes" -v o="$ours" -v t="$theirs" 'BEGIN { printf "copy: %.2f GB: ours %.2f s, rclone copy %.2f s, %.0f %% of its speed\n", b / 1e9, o, t, 100 * t / o }'
 }
 
 list() {
-  serve s3
+  serve
   slow "$port"
   mkdir -p "$work/lake/bucket/keys"
   python3 - "$work/lake/bucket/keys" "${KEYS:-100000}" <<'P'
@@ -85,7 +93,10 @@ P
   export AWS_ENDPOINT_URL=http://127.0.0.1:$slow_port
   local took
   took=$(seconds "$gristmill" du s3://bucket/keys/)
-  echo "list: ${KEYS:-100000} keys in 100 directories, 20 ms a request: $took s, $(wc -l <"$work/requests") requests"
+  cp "$work/requests" "$work/ours"
+  local plain
+  plain=$(python3 benches/peers/plain.py pages "$slow_port" bucket keys/)
+  echo "list: ${KEYS:-100000} keys in 100 directories, 20 ms a request: $took s, $(wc -l <"$work/ours") requests; ${plain#* } pages one after the other: ${plain% *} s, a ${directories}th of it: $(ratio "$took" "$(awk -v s="${plain% *}" -v d=$directories 'BEGIN { print s / d }')")"
 }
 
 [ $# -gt 0 ] || set -- scan copy list

@@ -143,7 +143,7 @@ pub(crate) struct OutputArgs {
     /// Text for NULL [default: NULL in tables, nothing in csv and tsv]
     #[arg(long, value_name = "TEXT")]
     pub(crate) null: Option<String>,
-    /// Write the result to a file
+    /// Write the result to a file of any location (s3://...)
     #[arg(short = 'o', long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: Option<String>,
 }

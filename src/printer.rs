@@ -1,7 +1,8 @@
-//! Where the rows of a job go: to stdout or into one file, in the wanted format. A reader that closes its end of the
-//! pipe (`| head`) ends the printing, not the job; a file appears whole, under its name, when the job has ended well.
+//! Where the rows of a job go: to stdout or into one file of any location, in the wanted format. A reader that closes its
+//! end of the pipe (`| head`) ends the printing, not the job; a file appears whole, under its name, when the job has ended
+//! well.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::memory::MemoryStream;
 use engine::{Error, Result, ResultSink};
 use futures::StreamExt;
+use storage::{Location, Scheme, Stores};
 
 use crate::args::Format;
 use crate::config::Settings;
@@ -38,6 +40,11 @@ enum Target {
     File {
         path: PathBuf,
         staged: PathBuf,
+        file: File,
+    },
+    /// The object's place, and a file without a name that is sent there when it is whole.
+    Object {
+        location: Location,
         file: File,
     },
 }
@@ -79,20 +86,29 @@ impl Printer {
 
     /// Whether the results go to a file.
     pub(crate) fn is_file(&self) -> bool {
-        matches!(self.target, Target::File { .. })
+        !matches!(self.target, Target::Stdout)
     }
 
     /// The file takes its name, if there was a result for it.
     ///
     /// # Errors
-    /// The file system's.
-    pub(crate) fn commit(self) -> Result<()> {
-        let Target::File { path, staged, file } = &self.target else { return Ok(()) };
-        if self.results.load(Ordering::SeqCst) == 0 {
-            self.display.line(&format!("no result to write to {}", path.display()));
-            return Ok(());
+    /// The file system's, and the store's.
+    pub(crate) async fn commit(self, stores: &Stores) -> Result<()> {
+        let nothing = self.results.load(Ordering::SeqCst) == 0;
+        let without = |place: String| self.display.line(&format!("no result to write to {place}"));
+        match &self.target {
+            Target::File { path, .. } if nothing => without(path.display().to_string()),
+            Target::Object { location, .. } if nothing => without(location.to_string()),
+            Target::File { path, staged, file } => {
+                file.sync_all().and_then(|()| fs::rename(staged, path)).map_err(|error| cannot_write(path, &error))?;
+            }
+            Target::Object { location, file } => {
+                let file = file.try_clone().map_err(write_failed)?;
+                stores.put_file(location, file).await?;
+            }
+            Target::Stdout => {}
         }
-        file.sync_all().and_then(|()| fs::rename(staged, path)).map_err(|error| cannot_write(path, &error))
+        Ok(())
     }
 
     /// Writes a small table of texts, one list of cells a row.
@@ -123,6 +139,10 @@ impl Printer {
             Target::File { path, file, .. } => {
                 let file = file.try_clone().map_err(|error| cannot_write(path, &error))?;
                 Box::new(BufWriter::with_capacity(BUFFER_BYTES, Named { file, path: path.clone() }))
+            }
+            Target::Object { file, .. } => {
+                let file = file.try_clone().map_err(write_failed)?;
+                Box::new(BufWriter::with_capacity(BUFFER_BYTES, Named { file, path: std::env::temp_dir() }))
             }
         };
         // Rows begin to flow before anything is written, so that an error comes without half a table before it.
@@ -184,16 +204,43 @@ impl Drop for Printer {
 }
 
 fn staged(output: &str) -> Result<Target> {
-    let location = storage::Location::parse(output)?;
-    let Some(path) = location.local_path() else {
-        return Err(Error::Usage(format!("-o {output}: only local files here; COPY (query) TO writes anywhere")));
-    };
+    let location = Location::parse(output)?;
+    let Some(path) = location.local_path() else { return object(output, location) };
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory).map_err(|error| cannot_write(&path, &error))?;
     let staged = directory.join(format!(".{name}.{}.tmp", std::process::id()));
     let file = File::create(&staged).map_err(|error| cannot_write(&path, &error))?;
     Ok(Target::File { path, staged, file })
+}
+
+/// A file behind a network. Until it is whole its bytes are in a file of this machine that has no name, so that a process
+/// which is killed leaves nothing.
+fn object(output: &str, location: Location) -> Result<Target> {
+    let refused = |why: &str| Err(Error::Usage(format!("-o {output}: {why}")));
+    if location.scheme() == Scheme::Memory {
+        return refused("memory is gone when the program ends");
+    }
+    if location.scheme().is_web() {
+        return refused("web servers are only read");
+    }
+    if location.is_directory_like() {
+        return refused("is a directory; COPY (query) TO writes one");
+    }
+    Ok(Target::Object { location, file: nameless()? })
+}
+
+/// A new file of the directory for temporary ones that nobody else can open.
+fn nameless() -> Result<File> {
+    let mut number = 0;
+    loop {
+        let path = std::env::temp_dir().join(format!(".gristmill-{}-{number}.tmp", std::process::id()));
+        match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
+            Ok(file) => return fs::remove_file(&path).map(|()| file).map_err(|error| cannot_write(&path, &error)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(cannot_write(&path, &error)),
+        }
+    }
 }
 
 /// A file whose errors name it.

@@ -38,7 +38,7 @@ fn executors(console: &Console) -> Result<Exit> {
         printer.print_strings(&["executor", "address", "cores", "last_seen"], &rows).await
     });
     match listed {
-        Ok(()) => printer.commit().map(|()| Exit::Ok),
+        Ok(()) => console.commit(printer).map(|()| Exit::Ok),
         Err(error) => Ok(console.fail(&error)),
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn config(common: &CommonArgs, action: ConfigAction) -> Result<Exit> 
         .collect();
     let printer = console.printer()?;
     let printed = console.wait(printer.print_strings(&["key", "value", "origin", "description"], &rows));
-    Ok(match printed.and_then(|()| printer.commit()) {
+    Ok(match printed.and_then(|()| console.commit(printer)) {
         Ok(()) => Exit::Ok,
         Err(error) => console.fail(&error),
     })

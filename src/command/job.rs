@@ -100,7 +100,7 @@ impl Job<'_> {
         self.console.display.close();
         drop(settings);
         let ended = ended.and_then(|report| match Arc::into_inner(printer) {
-            Some(printer) => printer.commit().map(|()| report),
+            Some(printer) => self.console.wait(printer.commit(self.session.stores())).map(|()| report),
             None => Err(Error::invalid("the output is still being written at the end of the job")),
         });
         let statements = std::mem::take(&mut *reports.lock().unwrap_or_else(PoisonError::into_inner));

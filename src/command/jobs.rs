@@ -67,7 +67,7 @@ pub(super) fn list(console: &Console) -> Result<Exit> {
         printer.print_strings(&["job", "name", "user", "state", "statements", "seconds", "doing"], &rows).await
     });
     match listed {
-        Ok(()) => printer.commit().map(|()| Exit::Ok),
+        Ok(()) => console.commit(printer).map(|()| Exit::Ok),
         Err(error) => Ok(console.fail(&error)),
     }
 }
@@ -119,7 +119,7 @@ pub(super) fn status(console: &Console, args: &StatusArgs) -> Result<Exit> {
         printer.print_strings(&["fact", "value"], &rows).await
     });
     match shown {
-        Ok(()) => printer.commit().map(|()| Exit::Ok),
+        Ok(()) => console.commit(printer).map(|()| Exit::Ok),
         Err(error) => Ok(console.fail(&error)),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use engine::cluster::ClusterClient;
 use engine::metrics::Usage;
 use engine::{Error, Result, Session};
+use storage::Stores;
 use tokio::runtime::Runtime;
 
 use crate::args::{Args, CommonArgs, OutputArgs, TextArgs, Verb};
@@ -179,6 +180,12 @@ impl Console {
     /// A printer with other settings than the configuration's.
     pub(crate) fn printer_with(&self, settings: &Settings) -> Result<Printer> {
         Printer::new(settings, self.output.as_deref(), terminal_width(), self.display.clone())
+    }
+
+    /// What was printed takes its place where -o says.
+    pub(crate) fn commit(&self, printer: Printer) -> Result<()> {
+        let stores = Stores::with(self.config.options.stores.clone());
+        self.wait(printer.commit(&stores))
     }
 
     /// Says something that is neither result nor warning.

@@ -58,7 +58,7 @@ fn list(console: &Console, session: &Session) -> Result<()> {
     ];
     let printer = console.printer()?;
     console.wait(printer.print_columns(columns.into_iter()))?;
-    printer.commit()
+    console.commit(printer)
 }
 
 fn show(console: &Console, session: &Session, model: &str) -> Result<()> {
@@ -69,7 +69,7 @@ fn show(console: &Console, session: &Session, model: &str) -> Result<()> {
         return print_text(&format!("{}\n", text.map_err(|error| Error::invalid(error.to_string()))?));
     }
     console.wait(printer.print_strings(&["property", "value"], &properties(&details)))?;
-    printer.commit()
+    console.commit(printer)
 }
 
 fn as_json(details: &ModelDetails) -> Value {

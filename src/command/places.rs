@@ -24,7 +24,7 @@ fn show(
         printer.print_strings(columns, &rows).await?;
         Ok(exit)
     });
-    Ok(match shown.and_then(|exit| printer.commit().map(|()| exit)) {
+    Ok(match shown.and_then(|exit| console.commit(printer).map(|()| exit)) {
         Ok(exit) => exit,
         Err(error) => console.fail(&error),
     })

@@ -209,7 +209,7 @@ impl Shell<'_> {
         let printer = self.printer()?;
         self.console.wait(printer.print_strings(names, &rows))?;
         self.console.display.resume();
-        printer.commit()
+        self.console.commit(printer)
     }
 
     /// Tables that the user made.

@@ -10,12 +10,17 @@ use crate::credentials::tag;
 use crate::error::Error;
 use crate::location::Location;
 
+/// What Azure says of a shared access signature that has expired, or is for later; three times follow.
+const OUT_OF_TIME: &str = "Signature not valid in the specified time frame:";
+
 /// The parts of an answer that say something.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) code: String,
     pub(crate) message: String,
+    /// Azure's reason for refusing a signature.
+    pub(crate) detail: String,
 }
 
 impl Answer {
@@ -30,10 +35,11 @@ impl Answer {
                 // Azure's sentence ends with lines about the request.
                 let message = tag(rest, "Message").unwrap_or_default();
                 let message = message.lines().next().unwrap_or_default().to_string();
-                return Some(Self { status, code, message });
+                let detail = tag(rest, "AuthenticationErrorDetail").unwrap_or_default();
+                return Some(Self { status, code, message, detail });
             }
             if text.contains("Received redirect without LOCATION") {
-                return Some(Self { status: 301, code: "PermanentRedirect".into(), message: String::new() });
+                return Some(Self { status: 301, code: "PermanentRedirect".into(), ..Self::default() });
             }
             next = error.source();
         }
@@ -84,7 +90,7 @@ pub(crate) fn explained(error: object_store::Error, at: &Location, facts: &Facts
             Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => {
                 Some(format!("access is denied; credentials: {}", facts.credentials))
             }
-            _ => unreachable_store(&error, facts),
+            _ => of_hadoop(&error, facts).or_else(|| unreachable_store(&error, facts)),
         },
     };
     match reason {
@@ -112,6 +118,10 @@ fn refusal(answer: &Answer, facts: &Facts) -> Option<String> {
         }
         "RequestTimeTooSkewed" => {
             format!("this machine's clock differs too much from the store's: set it right ({shown})")
+        }
+        "AuthenticationFailed" if answer.detail.starts_with(OUT_OF_TIME) => {
+            let times = answer.detail[OUT_OF_TIME.len()..].trim();
+            format!("the signature is not valid at this time: {times}; credentials: {credentials}")
         }
         "InvalidAccessKeyId"
         | "SignatureDoesNotMatch"
@@ -143,6 +153,19 @@ fn refusal(answer: &Answer, facts: &Facts) -> Option<String> {
         },
     };
     Some(reason)
+}
+
+/// What a NameNode says, without the lines of its program that it says it with.
+fn of_hadoop(error: &object_store::Error, facts: &Facts) -> Option<String> {
+    let text = chain(error);
+    let said = text.split_once("RPC error: ")?.1.lines().next()?;
+    Some(match said.split_once("AccessControlException ") {
+        Some((_, why)) => {
+            let why = why.trim_start_matches("Permission denied: ");
+            format!("permission denied ({why}); credentials: {}", facts.credentials)
+        }
+        None => format!("the NameNode refuses: {said}"),
+    })
 }
 
 /// Connections that are not made, and requests that are not answered in time.
@@ -242,6 +265,25 @@ mod tests {
             let explained = explained(said(status, code, message), &at, &facts());
             let text = Error::at(&at, explained).to_string();
             assert_eq!(text, expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_name_node_is_quoted_without_its_program() {
+        let at = Location::parse("hdfs://h:9000/t/x").unwrap();
+        let facts = Facts { endpoint: "hdfs://h:9000".into(), credentials: "Hadoop's own".into(), ..facts() };
+        for (text, expected) in [
+            (
+                "RPC error: org.apache.hadoop.security.AccessControlException Permission denied: user=ann, access=WRITE\n\tat a.b.C",
+                "hdfs://h:9000/t/x: permission denied (user=ann, access=WRITE); credentials: Hadoop's own",
+            ),
+            (
+                "RPC error: a.SafeModeException in safe mode\n\tat a.b.C",
+                "hdfs://h:9000/t/x: the NameNode refuses: a.SafeModeException in safe mode",
+            ),
+        ] {
+            let error = object_store::Error::Generic { store: "HDFS", source: text.into() };
+            assert_eq!(Error::at(&at, explained(error, &at, &facts)).to_string(), expected);
         }
     }
 

@@ -12,7 +12,7 @@ use object_store::ObjectMeta;
 use object_store::path::Path;
 
 use crate::committed::{self, relative};
-use crate::directory::Directory;
+use crate::directory::{Directory, Entries};
 use crate::error::{Error, Result};
 use crate::location::{Location, has_glob};
 use crate::manifest;
@@ -138,7 +138,7 @@ async fn matching(stores: &Stores, location: &Location) -> Result<Vec<FoundFile>
     }
     let here = Directory::open(stores, &base)?;
     if !exists(&here).await? {
-        return Err(missing(&base, &here).await);
+        return Err(without_base(location, &base, &here).await?);
     }
     let count = visible(stores, location, base.path()).await?.len();
     let reason = if only_directories {
@@ -244,16 +244,44 @@ fn alternatives(inside: &str) -> Vec<&str> {
         .collect()
 }
 
+/// A glob in a directory that is not there: which name was meant, or how far the way to it exists.
+async fn without_base(location: &Location, base: &Location, here: &Directory) -> Result<Error> {
+    if has_home(base) {
+        return Ok(missing(base, here).await);
+    }
+    let parent = base.parent().map(|parent| here.elsewhere(&parent));
+    let entries = match &parent {
+        Some(parent) => parent.entries().await.unwrap_or_default(),
+        None => Entries::default(),
+    };
+    if let (Some(parent), Some(near)) = (&parent, near(base, &entries)) {
+        let near = parent.location.join(near);
+        return Ok(Error::not_found(location, format!("no file matches: there is no {base}, did you mean {near}?")));
+    }
+    let mut nearest = base.clone();
+    while let Some(parent) = nearest.parent() {
+        nearest = parent;
+        if exists(&here.elsewhere(&nearest)).await? {
+            break;
+        }
+    }
+    Ok(Error::not_found(location, format!("no file matches: there is no {base}; the way to it ends at {nearest}")))
+}
+
+fn has_home(location: &Location) -> bool {
+    location.path().parts().any(|name| name.as_ref() == "~")
+}
+
 /// Says how far the path exists and which name is near the missing one.
 async fn missing(location: &Location, here: &Directory) -> Error {
-    if location.path().parts().any(|name| name.as_ref() == "~") {
+    if has_home(location) {
         return Error::not_found(
             location,
             "no such file or directory (~ is not expanded: write the home directory out)",
         );
     }
     let plain = "no such file or directory";
-    let (Some(parent), Some(name)) = (location.parent(), location.file_name()) else {
+    let (Some(parent), Some(_)) = (location.parent(), location.file_name()) else {
         return Error::not_found(location, plain);
     };
     let parent = here.elsewhere(&parent);
@@ -264,21 +292,25 @@ async fn missing(location: &Location, here: &Directory) -> Error {
         }
         return Error::not_found(location, plain);
     }
+    match near(location, &entries) {
+        Some(near) => Error::not_found(location, format!("{plain}, did you mean {}?", parent.location.join(near))),
+        None => Error::not_found(location, plain),
+    }
+}
+
+/// The name beside a missing one that was probably meant.
+fn near<'a>(missing: &Location, beside: &'a Entries) -> Option<&'a str> {
+    let name = missing.file_name()?;
     let lower = name.to_lowercase();
-    let near = entries
+    let near = beside
         .files
         .iter()
-        .chain(&entries.directories)
+        .chain(&beside.directories)
         .filter(|other| !committed::is_hidden(other))
         .map(|other| (strsim::damerau_levenshtein(&lower, &other.to_lowercase()), other))
         .filter(|(distance, other)| *distance <= (other.chars().count().max(name.chars().count()) / 3).max(1))
         .min();
-    match near {
-        Some((_, other)) => {
-            Error::not_found(location, format!("{plain}, did you mean {}?", parent.location.join(other)))
-        }
-        None => Error::not_found(location, plain),
-    }
+    near.map(|(_, other)| other.as_str())
 }
 
 #[cfg(test)]
@@ -340,7 +372,8 @@ mod tests {
             ("data/*.csv", "no file matches (1 visible file below <root>data/)"),
             ("~/x.csv", "no such file or directory (~ is not expanded: write the home directory out)"),
             ("d*", "matches directories only: add /* or /** for the files in them"),
-            ("dada/*.csv", "no such file or directory, did you mean <root>data?"),
+            ("dada/*.csv", "no file matches: there is no <root>dada/, did you mean <root>data?"),
+            ("data/2013/m/*.csv", "no file matches: there is no <root>data/2013/m/; the way to it ends at <root>data/"),
             ("data/[.csv", "is no glob: invalid range pattern at \"[.csv\""),
             ("hidden/", "has no visible files (names that begin with _ or . are hidden)"),
             ("data/flights.parquet/", "is a file, not a directory: write it without the / at its end"),

@@ -50,8 +50,8 @@ impl Scheme {
         matches!(self, Scheme::Hdfs | Scheme::Viewfs)
     }
 
-    /// Whether it is a web server.
-    pub(crate) fn is_web(self) -> bool {
+    /// Whether it is a web server, which is only read.
+    pub fn is_web(self) -> bool {
         matches!(self, Scheme::Http | Scheme::Https)
     }
 

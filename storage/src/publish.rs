@@ -12,7 +12,6 @@ use crate::artifact::{
     ALIASES, Artifact, ArtifactFile, ArtifactManifest, ArtifactStore, FORMAT, MANIFEST, PUBLISHING, check_name,
     next_version, numbers,
 };
-use crate::backend::Condition;
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::fault;
@@ -60,9 +59,9 @@ impl Publisher {
                 return Err(Error::invalid(&home.location, format!("{file:?} is no file name, or is listed twice")));
             }
         }
-        if store.stores.condition(&home.location).await? == Condition::None {
-            let reason =
-                "is on a store that cannot put an object only where none is: two who publish at once could both win";
+        if !store.stores.creates_once(&home.location).await? {
+            let reason = "is on a store that cannot put an object only where none is: two who publish at once could both win \
+                          (storage.single_writer = true says that there is no other)";
             return Err(Error::invalid(&home.location, reason));
         }
         clean(&store.stores, &home).await?;

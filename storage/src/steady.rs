@@ -18,7 +18,7 @@ use object_store::{
     Result, UploadPart,
 };
 
-use crate::answer::explained;
+use crate::answer::{Answer, explained};
 use crate::backend::Facts;
 use crate::error::Error;
 use crate::location::Location;
@@ -82,6 +82,21 @@ impl Steady {
         let range = range.as_range(meta.size).map_err(|e| object_store::Error::Generic { store, source: e.into() })?;
         let payload = GetResultPayload::Stream(cut_out(whole.into_stream(), range.clone()));
         Ok(GetResult { payload, meta, range, attributes })
+    }
+
+    /// An answer to HEAD has no body, so a refusal does not say why: a GET of one byte is refused for the same reason, and
+    /// says it.
+    async fn reason(&self, path: &Path, error: object_store::Error) -> object_store::Error {
+        let is_unsaid = Answer::of(&error).is_some_and(|answer| {
+            answer.code.is_empty()
+                && matches!(answer.status, 400..=499)
+                && !matches!(answer.status, 404 | 408 | 412 | 429)
+        });
+        if !is_unsaid {
+            return error;
+        }
+        let one = GetOptions::new().with_range(Some(GetRange::Bounded(0..1)));
+        self.inner.get_opts(path, one).await.err().unwrap_or(error)
     }
 
     /// A part of an object that can only be read as a whole.
@@ -215,6 +230,7 @@ impl ObjectStore for Steady {
             (Err(object_store::Error::NotSupported { .. }), Some(range)) if self.base.scheme().is_web() => {
                 return self.cut(location, options, &range).await.map_err(|e| self.err(location, e));
             }
+            (Err(error), _) if head => return Err(self.err(location, self.reason(location, error).await)),
             (result, _) => result.map_err(|e| self.err(location, e))?,
         };
         if head {

@@ -4,6 +4,8 @@
 //! committed (see `committed.rs`), for everything that scans.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -32,6 +34,8 @@ use crate::transport::{Connector, Transport};
 
 /// How much of an object is in memory while it is hashed.
 const HASH_PIECE_BYTES: u64 = 4 << 20;
+/// What is sent in one request of an object that is sent in several. No store wants more than 10,000 of them.
+const PUT_PIECE_BYTES: usize = 16 << 20;
 
 /// All stores of a session. Cloning is cheap and shares everything, memory stores and counters included.
 #[derive(Debug, Clone)]
@@ -248,12 +252,13 @@ impl Stores {
         Ok(held(&self.inner.remote).entry(key).or_insert(remote).clone())
     }
 
-    /// Whether an object can be put there only where none is, so that of several writers exactly one is first.
+    /// Whether an object can be put there only where none is, so that of several writers exactly one is first; also where
+    /// the user says that there are not several.
     ///
     /// # Errors
     /// A store that cannot be asked.
     pub async fn creates_once(&self, at: &Location) -> Result<bool> {
-        Ok(self.condition(at).await? != Condition::None)
+        Ok(self.single_writer() || self.condition(at).await? != Condition::None)
     }
 
     /// How writers on this store decide who is first. Where nobody can know it, it is tried once, in `at`.
@@ -300,6 +305,29 @@ impl Stores {
         let (store, path) = self.open(location)?;
         let put = store.put_opts(&path, bytes.into(), PutMode::Overwrite.into()).await;
         put.map(|_| ()).map_err(|e| Error::at(location, e))
+    }
+
+    /// Writes a whole object out of a file of this machine, which is read from its beginning: it appears when all of it is
+    /// there, and replaces what was there. What fails leaves nothing.
+    ///
+    /// # Errors
+    /// The store's, naming the location; a file that cannot be read.
+    pub async fn put_file(&self, location: &Location, mut file: File) -> Result<()> {
+        let named = |e| Error::at(location, e);
+        let (store, path) = self.open(location)?;
+        file.rewind().map_err(|e| Error::Store { location: location.to_string(), source: Box::new(e) })?;
+        let file = Arc::new(file);
+        let first = next_piece(&file).await.map_err(named)?;
+        if first.len() < PUT_PIECE_BYTES {
+            return self.put_atomic(location, first).await;
+        }
+        let mut upload = store.put_multipart(&path).await.map_err(named)?;
+        let mut piece = first;
+        while !piece.is_empty() {
+            upload.put_part(piece.into()).await.map_err(named)?;
+            piece = next_piece(&file).await.map_err(named)?;
+        }
+        upload.complete().await.map(|_| ()).map_err(named)
     }
 
     /// Reads a whole object.
@@ -372,6 +400,18 @@ impl Stores {
     }
 }
 
+/// What comes next in a file, as much as one request takes; empty at its end.
+async fn next_piece(file: &Arc<File>) -> object_store::Result<Bytes> {
+    let file = Arc::clone(file);
+    blocking(move || {
+        let mut piece = Vec::new();
+        let read = (&*file).take(PUT_PIECE_BYTES as u64).read_to_end(&mut piece);
+        read.map_err(|e| object_store::Error::Generic { store: "local", source: Box::new(e) })?;
+        Ok(piece.into())
+    })
+    .await
+}
+
 /// Puts an object where there is none, twice: a store that takes both has no condition.
 async fn tried(stores: &Stores, at: &Location) -> Result<Condition> {
     let (store, _) = stores.open(at)?;
@@ -407,7 +447,23 @@ mod tests {
     use crate::sealed::sha256_hex;
     use crate::testing::on_both;
 
-    on_both!(a_part_that_is_not_there_is_damage, counters_count, hashes_piece_by_piece, views_of_one_memory);
+    on_both!(
+        a_part_that_is_not_there_is_damage,
+        counters_count,
+        files_are_sent,
+        hashes_piece_by_piece,
+        views_of_one_memory
+    );
+
+    async fn files_are_sent(stores: Stores, root: Location) {
+        for length in [0, 1, PUT_PIECE_BYTES, 2 * PUT_PIECE_BYTES + 1] {
+            let mut file = tempfile::tempfile().unwrap();
+            let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            std::io::Write::write_all(&mut file, &bytes).unwrap();
+            stores.put_file(&root.join("x"), file).await.unwrap();
+            assert!(stores.get(&root.join("x")).await.unwrap() == bytes, "{length} bytes");
+        }
+    }
 
     async fn a_part_that_is_not_there_is_damage(stores: Stores, root: Location) {
         let file = root.join("x");

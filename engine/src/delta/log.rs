@@ -108,8 +108,15 @@ impl Log {
         Ok(if self.exists().await? { Some(self.snapshot(None).await?) } else { None })
     }
 
+    /// The actions of one commit, a line each; `None` where it is not, or not any more.
+    pub(super) async fn commit(&self, version: Version) -> Result<Option<String>> {
+        let bytes = self.store.read_commit_entry(version).await.map_err(|error| self.failed(&error))?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
     async fn no_version(&self, version: Option<Version>, error: &DeltaTableError) -> Error {
-        let newest = self.store.get_latest_version(0).await.ok();
+        // Not counted from version 0 on, which may have been cleaned up.
+        let newest = DeltaTableState::try_new(self.store.as_ref(), None).await.ok().map(|state| state.version());
         match (version, newest) {
             (Some(wanted), Some(newest)) if wanted > newest => {
                 Error::invalid(format!("{}: there is no version {wanted}; the newest is {newest}", self.location))

@@ -28,7 +28,7 @@ use uuid::Uuid;
 use super::log::Log;
 use super::{columns, features, statistics};
 use crate::error::{Error, Result};
-use crate::sink::partition::NULL_DIRECTORY;
+use crate::sink::partition::{NULL_DIRECTORY, unescaped};
 
 /// Commits of other writers that one of ours may meet before it gives up.
 const TRIES: usize = 100;
@@ -84,7 +84,7 @@ impl Change {
             let store = log.store();
             let known = state.transaction_version(store.as_ref(), key).await.map_err(|error| log.failed(&error))?;
             if known.is_some() {
-                let found = find(&log, key, 0).await?;
+                let found = said_before(&log, key, state.version()).await?;
                 return Ok(Begun::Done(found.unwrap_or(Written { id: String::new(), files: 0, rows: 0, bytes: 0 })));
             }
         }
@@ -206,7 +206,7 @@ impl Change {
         loop {
             let Err(error) = self.commit(&adds, &written).await else { return Ok(written) };
             let begun = self.base.as_ref().map_or(0, |state| state.version() + 1);
-            match find(&self.log, &self.id, begun).await {
+            match said_since(&self.log, &self.id, begun).await {
                 // It was committed, and what comes after a commit (a checkpoint of the log) failed.
                 Ok(Some(_)) => {
                     tracing::warn!(location = %self.log.location(), %error, "committed, but not tidied up after");
@@ -381,27 +381,36 @@ impl Change {
     }
 }
 
-/// What a commit says of itself, of the newest commit since `begun` that holds this text: an id or a key.
-async fn find(log: &Log, text: &str, begun: Version) -> Result<Option<Written>> {
-    let store = log.store();
-    let failed = |error| log.failed(&error);
-    if !log.exists().await? {
-        return Ok(None);
-    }
-    let newest = store.get_latest_version(begun.saturating_sub(1)).await.map_err(failed)?;
-    for version in (begun..=newest).rev() {
-        let Some(bytes) = store.read_commit_entry(version).await.map_err(failed)? else { continue };
-        let lines = String::from_utf8_lossy(&bytes);
-        if !lines.contains(text) {
-            continue;
-        }
-        let infos = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let mut said = infos.filter_map(|line| serde_json::from_value(line["commitInfo"][INFO].clone()).ok());
-        if let Some(written) = said.next_back() {
-            return Ok(Some(written));
+/// What the newest commit up to `newest` that holds this key says of itself; `None` when it is so old that the log was
+/// cleaned up since: then a checkpoint has its actions, and nobody its words.
+async fn said_before(log: &Log, key: &str, newest: Version) -> Result<Option<Written>> {
+    // With its quotes, or the key of statement 1 would be found in that of statement 10.
+    let key = json!(key).to_string();
+    for version in (0..=newest).rev() {
+        match log.commit(version).await? {
+            Some(commit) if commit.contains(&key) => return Ok(said(&commit)),
+            Some(_) => {}
+            None => break,
         }
     }
     Ok(None)
+}
+
+/// What the commit with this id says of itself, when it is one of those from `begun` on.
+async fn said_since(log: &Log, id: &str, begun: Version) -> Result<Option<Written>> {
+    let mut version = begun;
+    while let Some(commit) = log.commit(version).await? {
+        if commit.contains(id) {
+            return Ok(said(&commit));
+        }
+        version += 1;
+    }
+    Ok(None)
+}
+
+fn said(commit: &str) -> Option<Written> {
+    let actions = commit.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    actions.filter_map(|action| serde_json::from_value(action["commitInfo"][INFO].clone()).ok()).next_back()
 }
 
 /// The same names and types in the same order.
@@ -417,28 +426,12 @@ fn partition_values(directory: &str) -> HashMap<String, Option<String>> {
     pairs.map(|(name, value)| (unescaped(name), (value != NULL_DIRECTORY).then(|| unescaped(value)))).collect()
 }
 
-fn unescaped(text: &str) -> String {
-    percent_decoded(text).unwrap_or_else(|| text.to_string())
-}
-
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        if *first == b'%' && after.len() >= 2 {
-            let code = std::str::from_utf8(&after[..2]).ok()?;
-            bytes.push(u8::from_str_radix(code, 16).ok()?);
-            rest = &after[2..];
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::DataType;
+    use datafusion::prelude::SessionContext;
+    use storage::Stores;
+
     use super::*;
 
     #[test]
@@ -451,5 +444,38 @@ mod tests {
         assert_eq!(values(""), []);
         let expected = [("m".to_string(), None), ("o".to_string(), Some("a/b é%".to_string()))];
         assert_eq!(values("o=a%2Fb é%25/m=__HIVE_DEFAULT_PARTITION__"), expected);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_change_is_known_again_after_the_log_was_cleaned_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let (stores, session) = (Stores::new(), SessionContext::new().state());
+        let place = Location::parse(&format!("{}/", directory.path().display())).unwrap();
+        let log = || Log::open(&stores, &place).unwrap();
+        let rows = DFSchema::try_from(Schema::new(vec![Field::new("a", DataType::Int64, true)])).unwrap();
+        let begin = |key: &str| Change::begin(log(), &rows, CommitMode::Append, vec![], Some(key.to_string()));
+        let mut written = Vec::new();
+        for key in ["job/1", "job/10", "job/2"] {
+            let Begun::New(change) = begin(key).await.unwrap() else { panic!("{key} is new") };
+            written.push(change.publish(&session, vec![]).await.unwrap());
+        }
+        let Begun::Done(known) = begin("job/1").await.unwrap() else { panic!("job/1 is done") };
+        assert_eq!(known, written[0]);
+
+        let mut table = deltalake_core::DeltaTable::new(log().store());
+        table.load().await.unwrap();
+        deltalake_core::protocol::checkpoints::create_checkpoint(&table, None).await.unwrap();
+        for version in 0..2 {
+            std::fs::remove_file(directory.path().join(format!("_delta_log/{version:020}.json"))).unwrap();
+        }
+        for (key, expected) in [("job/2", Some(&written[2])), ("job/1", None)] {
+            let Begun::Done(known) = begin(key).await.unwrap() else { panic!("{key} is done") };
+            assert!(expected.is_none_or(|expected| known == *expected), "{key}: {known:?}");
+        }
+        let Begun::New(change) = begin("job/3").await.unwrap() else { panic!("job/3 is new") };
+        change.publish(&session, vec![]).await.unwrap();
+        assert_eq!(log().newest().await.unwrap().unwrap().version(), 3);
+        let error = log().snapshot(Some(9)).await.unwrap_err().to_string();
+        assert!(error.ends_with("there is no version 9; the newest is 3"), "{error}");
     }
 }

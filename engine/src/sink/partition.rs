@@ -126,6 +126,27 @@ pub(crate) fn read_schema(schema: &SchemaRef, names: &[String]) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+/// The text that a directory's name stands for.
+pub(crate) fn unescaped(text: &str) -> String {
+    percent_decoded(text).unwrap_or_else(|| text.to_string())
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        if *first == b'%' && after.len() >= 2 {
+            let code = std::str::from_utf8(&after[..2]).ok()?;
+            bytes.push(u8::from_str_radix(code, 16).ok()?);
+            rest = &after[2..];
+        } else {
+            bytes.push(*first);
+            rest = after;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use arrow::array::{Int32Array, Int64Array};

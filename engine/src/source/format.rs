@@ -139,7 +139,7 @@ impl Format {
         }
     }
 
-    fn is_csv(self) -> bool {
+    pub(super) fn is_csv(self) -> bool {
         matches!(self, Format::Csv | Format::Tsv)
     }
 

@@ -6,6 +6,7 @@ mod accounted;
 mod catalog;
 pub(crate) mod diagnose;
 pub(crate) mod format;
+mod headers;
 mod nulls;
 mod partition;
 mod planned;
@@ -138,6 +139,12 @@ pub(crate) async fn open(
         .with_file_extension(extension)
         .with_table_partition_cols(partitions_read)
         .with_file_sort_order(source.order.clone());
+    if source.columns.is_none()
+        && let Some(groups) =
+            headers::differing(state, &source, format, compression, &found, &options.file_extension).await?
+    {
+        return headers::union(state, stores, planned, source, format, &options, groups, &partitions).await;
+    }
     let schema = match &source.columns {
         Some(columns) => without(columns, &partitions),
         None => infer_schema(state, &options, format, &found, &places).await?,
@@ -145,10 +152,7 @@ pub(crate) async fn open(
     if source.columns.is_none() {
         check_order(&source.order, &schema)?;
     }
-    let schema = match state.runtime_env().memory_pool.memory_limit() {
-        MemoryLimit::Finite(_) => without_views(&schema),
-        _ => schema,
-    };
+    let schema = within_limit(state, schema);
     let texts_for_null = format.nulls(&source.options)?;
     let read = if texts_for_null.is_some() { nulls::as_text(&schema) } else { Arc::clone(&schema) };
     let config = ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options).with_schema(read);
@@ -227,6 +231,14 @@ fn check_order(order: &[Vec<SortExpr>], schema: &Schema) -> Result<()> {
         Some(name) => error.with_hint(format!("did you mean `{name}`?")),
         None => error,
     })
+}
+
+/// The columns as they are read under the session's memory limit.
+fn within_limit(state: &SessionState, schema: SchemaRef) -> SchemaRef {
+    match state.runtime_env().memory_pool.memory_limit() {
+        MemoryLimit::Finite(_) => without_views(&schema),
+        _ => schema,
+    }
 }
 
 /// Text as text of its own. A view shares the buffers that it came from, so that a few rows of a batch hold, and count

@@ -50,6 +50,6 @@ fn typed_column(field: &Field, nulls: &Nulls) -> Result<Expr> {
 }
 
 /// A column by its exact name, whatever its letters.
-fn quoted(name: &str) -> Expr {
+pub(super) fn quoted(name: &str) -> Expr {
     col(datafusion::common::Column::new_unqualified(name))
 }

@@ -13,10 +13,9 @@ use crate::sink::partition::NULL_DIRECTORY;
 /// # Errors
 /// Files of the same table with different partition columns.
 pub(super) fn infer(location: &Location, files: &[FoundFile]) -> Result<Vec<(String, DataType)>> {
-    let base = if location.is_glob() { split_glob(location).0 } else { location.clone() };
     let mut columns: Option<Vec<(String, Option<DataType>)>> = None;
     for file in files {
-        let pairs = pairs(&base, &file.location);
+        let pairs = pairs(location, &file.location);
         match &mut columns {
             None => columns = Some(pairs.iter().map(|(name, value)| (name.clone(), kind(value))).collect()),
             Some(known) if names_agree(known, &pairs) => {
@@ -63,8 +62,9 @@ fn names_agree(known: &[(String, Option<DataType>)], pairs: &[(String, String)])
     known.len() == pairs.len() && known.iter().zip(pairs).all(|((known, _), (name, _))| known == name)
 }
 
-/// `name=value` directories that begin right below the table's own.
-fn pairs(base: &Location, file: &Location) -> Vec<(String, String)> {
+/// `name=value` directories that begin right below the table's own: `base`, or for a glob the directory before it.
+pub(super) fn pairs(base: &Location, file: &Location) -> Vec<(String, String)> {
+    let base = if base.is_glob() { split_glob(base).0 } else { base.clone() };
     let below = file.path().as_ref().strip_prefix(base.path().as_ref()).unwrap_or_default().trim_start_matches('/');
     let directories = below.rsplit_once('/').map_or("", |(directories, _)| directories);
     directories

@@ -4,6 +4,7 @@
 
 mod azurite;
 pub(crate) mod gcs;
+mod gcs_xml;
 mod hdfs;
 mod moto;
 mod peers;

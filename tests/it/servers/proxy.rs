@@ -44,6 +44,8 @@ pub(crate) struct Weather {
 pub(crate) type Seen = (String, Option<Fault>);
 
 /// A proxy at work until its value goes.
+///
+/// [`Proxy::refusing`] stands before no store: it answers everything in one way, for what the servers here never say.
 pub(crate) struct Proxy {
     address: String,
     shared: Arc<Shared>,
@@ -51,6 +53,8 @@ pub(crate) struct Proxy {
 
 struct Shared {
     upstream: String,
+    /// What every request is answered with, instead of asking a store.
+    refusal: Option<Message>,
     weather: Weather,
     seen: Mutex<Vec<Seen>>,
     times: Mutex<HashMap<String, u64>>,
@@ -60,11 +64,23 @@ struct Shared {
 impl Proxy {
     /// Stands before the store at `upstream` (host and port).
     pub(crate) fn start(upstream: &str, weather: Weather) -> Self {
+        Self::begin(upstream, weather, None)
+    }
+
+    /// Answers every request with this status line and this body of XML, as a vendor documents it.
+    pub(crate) fn refusing(status: &str, body: &str) -> Self {
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {length}\r\n");
+        let refusal = Message { head, body: body.as_bytes().to_vec(), framed: true };
+        Self::begin("", Weather::default(), Some(refusal))
+    }
+
+    fn begin(upstream: &str, weather: Weather, refusal: Option<Message>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let upstream = upstream.to_string();
         let (seen, times) = (Mutex::default(), Mutex::default());
-        let shared = Arc::new(Shared { upstream, weather, seen, times, stopped: false.into() });
+        let shared = Arc::new(Shared { upstream, refusal, weather, seen, times, stopped: false.into() });
         let work = Arc::clone(&shared);
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
@@ -106,12 +122,20 @@ impl Shared {
         let mut writer = client;
         while let Some(request) = Message::read(&mut reader, false)? {
             let name = request.name();
+            if let Some(refusal) = &self.refusal {
+                self.seen.lock().unwrap().push((name, None));
+                let bodiless = request.head.starts_with("HEAD ");
+                let bytes = refusal.bytes();
+                let kept = if bodiless { bytes.len() - refusal.body.len() } else { bytes.len() };
+                writer.write_all(&bytes[..kept])?;
+                continue;
+            }
             let fault = self.fault(&name, &request);
             self.seen.lock().unwrap().push((name, fault));
             std::thread::sleep(self.weather.latency);
             match fault {
                 None => {
-                    let answer = self.forward(&request)?;
+                    let answer = request.answered_by(&self.upstream)?;
                     writer.write_all(&answer.bytes())?;
                     if !answer.framed {
                         return writer.shutdown(Shutdown::Both);
@@ -131,11 +155,11 @@ impl Shared {
                     return writer.shutdown(Shutdown::Both);
                 }
                 Some(Fault::LostAnswer) => {
-                    self.forward(&request)?;
+                    request.answered_by(&self.upstream)?;
                     return reset(&writer);
                 }
                 Some(fault @ (Fault::Reset | Fault::Short)) => {
-                    let answer = self.forward(&request)?;
+                    let answer = request.answered_by(&self.upstream)?;
                     let bytes = answer.bytes();
                     let kept = bytes.len() - answer.body.len().div_ceil(2).min(answer.body.len());
                     // Without a body there is nothing to cut but the head itself.
@@ -162,14 +186,6 @@ impl Shared {
         let number = hash.finish();
         (number % 1000 < self.weather.per_mille).then(|| FAULTS[(number / 1000 % FAULTS.len() as u64) as usize])
     }
-
-    fn forward(&self, request: &Message) -> std::io::Result<Message> {
-        let mut store = TcpStream::connect(&self.upstream)?;
-        store.set_nodelay(true)?;
-        store.write_all(&request.closing_bytes())?;
-        let answer = Message::read(&mut BufReader::new(store), request.head.starts_with("HEAD "))?;
-        answer.ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
-    }
 }
 
 /// Ends a connection with a reset instead of an end.
@@ -180,18 +196,18 @@ fn reset(connection: &TcpStream) -> std::io::Result<()> {
 }
 
 /// A request or an answer.
-struct Message {
+pub(super) struct Message {
     /// First line and headers, each with its line end, without the empty line.
-    head: String,
+    pub(super) head: String,
     /// As it came: chunked bodies with their chunks.
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
     /// The other side can tell where it ends.
-    framed: bool,
+    pub(super) framed: bool,
 }
 
 impl Message {
     /// `None` when the connection has ended. `bodiless`: an answer to HEAD, which only speaks of a body.
-    fn read(from: &mut BufReader<TcpStream>, bodiless: bool) -> std::io::Result<Option<Message>> {
+    pub(super) fn read(from: &mut BufReader<TcpStream>, bodiless: bool) -> std::io::Result<Option<Message>> {
         let mut head = String::new();
         loop {
             let start = head.len();
@@ -221,7 +237,7 @@ impl Message {
         Ok(Some(message))
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         let mut pairs = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
         pairs.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
@@ -232,10 +248,19 @@ impl Message {
         line.split(['?', ' ']).take(2).collect::<Vec<_>>().join(" ")
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         let kept = |line: &&str| !line.to_lowercase().starts_with("connection:");
         let head: String = self.head.split_inclusive('\n').filter(kept).collect();
         [head.as_bytes(), b"\r\n", &self.body].concat()
+    }
+
+    /// The answer of the server at this address.
+    pub(super) fn answered_by(&self, address: &str) -> std::io::Result<Message> {
+        let mut store = TcpStream::connect(address)?;
+        store.set_nodelay(true)?;
+        store.write_all(&self.closing_bytes())?;
+        let answer = Message::read(&mut BufReader::new(store), self.head.starts_with("HEAD "))?;
+        answer.ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
     }
 
     fn closing_bytes(&self) -> Vec<u8> {

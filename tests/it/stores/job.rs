@@ -27,9 +27,12 @@ fn on(kind: Kind) {
     let parameters = format!("data={root}data");
     let outputs = format!("out={root}out");
     let warehouse = format!("{root}models");
+    let single_writer = format!("storage.single_writer={}", kind == Kind::RcloneS3);
     let ended = server.ok(
         &place,
         &[
+            "--set",
+            &single_writer,
             "run",
             "late_flights.sql",
             "-p",
@@ -82,6 +85,17 @@ fn put_data(server: &Server, place: &Place, root: &str) {
 #[test]
 fn moto() {
     on(Kind::Moto);
+}
+
+/// Which has no condition: it is said that there is no other writer.
+#[test]
+fn rclone_s3() {
+    on(Kind::RcloneS3);
+}
+
+#[test]
+fn google_cloud_storage() {
+    on(Kind::Gcs);
 }
 
 #[test]

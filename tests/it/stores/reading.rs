@@ -1,4 +1,5 @@
-//! Servers that are read and not written: Google's emulator as it is packaged, and plain web servers.
+//! What others have put on servers: objects that Google's emulator was given by its own interface, and files of plain web
+//! servers, which are only read.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -93,6 +93,11 @@ fn moto() {
 }
 
 #[test]
+fn google_cloud_storage() {
+    on(Kind::Gcs);
+}
+
+#[test]
 fn azurite() {
     on(Kind::Azurite);
 }

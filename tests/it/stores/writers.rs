@@ -69,6 +69,7 @@ macro_rules! servers {
 
 servers! {
     moto: crate::servers::Kind::Moto,
+    google_cloud_storage: crate::servers::Kind::Gcs,
     azurite: crate::servers::Kind::Azurite,
     hdfs: crate::servers::Kind::Hdfs,
 }
