@@ -9,6 +9,7 @@ use engine::{Error, Result, Session};
 
 use crate::checkpoint::Checkpoints;
 use crate::distributed;
+use crate::gathered::Sharded;
 use crate::history::EpochRecord;
 use crate::kernel::ChosenKernel;
 use crate::linear::{self, Iteration, LinearKind, LinearObserver, LinearPlan, Solver, StepSize};
@@ -18,7 +19,6 @@ use crate::model::estimator;
 use crate::network::NetworkSpec;
 use crate::spec::{CheckedSpec, Estimator, LearnRateStrategy, LinearSettings, NetworkSettings, OptimizeStrategy};
 use crate::train::{self, EarlyStop, Shares, TrainObserver, TrainPlan, TrainProgress};
-use crate::training::Sharded;
 use crate::transform::LabelEncoding;
 
 /// Epochs without progress that end a network's training.

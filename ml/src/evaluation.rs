@@ -10,11 +10,11 @@ use engine::extension::JobContext;
 use serde_json::{Value, json};
 
 use crate::distributed;
-use crate::measure::Measure;
+use crate::gathered::Sharded;
+use crate::measure::{Measure, ScoredShard};
 use crate::model::Predictor;
 use crate::relation::{score_arrays, score_fields};
 use crate::shards::ShardSet;
-use crate::training::Sharded;
 
 /// The held-out rows, measured.
 pub(crate) struct HeldOut {
@@ -27,7 +27,7 @@ pub(crate) struct HeldOut {
 /// Scores and metrics.
 pub(crate) struct Scored {
     /// Of each shard of the rows that are kept, block after block.
-    pub(crate) scores: Vec<Vec<f64>>,
+    pub(crate) shards: Vec<ScoredShard>,
     pub(crate) kept: Measure,
     /// Of the test rows, where there are any.
     pub(crate) test: Option<Measure>,
@@ -46,18 +46,17 @@ pub(crate) fn held_out(
     elsewhere: Option<&distributed::Place<'_>>,
     job: &JobContext,
 ) -> Result<HeldOut> {
-    let Scored { mut scores, kept, test } = match elsewhere {
+    let Scored { shards, kept, test } = match elsewhere {
         Some(place) => place.score(predictor, weights)?,
         None => score(predictor, rows, job)?,
     };
     let (of, set) = (if rows.eval.is_some() { "evaluation" } else { "training" }, kept_rows(rows));
     let schema = Arc::new(Schema::new(score_fields(predictor.shape())));
     let mut batches = Vec::new();
-    for (shard, scores) in scores.iter_mut().enumerate() {
-        for index in 0..set.blocks(shard) {
-            let block = set.block(shard, index)?;
-            let later = scores.split_off(block.rows * predictor.score_width());
-            let columns = score_arrays(predictor, &block.labels, std::mem::replace(scores, later))?;
+    for shard in &shards {
+        let blocks = shard.labels.chunks(set.block_rows());
+        for (labels, scores) in blocks.zip(shard.scores.chunks(set.block_rows() * predictor.score_width())) {
+            let columns = score_arrays(predictor, labels, scores.to_vec())?;
             let batch = RecordBatch::try_new(schema.clone(), columns);
             batches.push(batch.map_err(datafusion::error::DataFusionError::from)?);
         }
@@ -71,13 +70,13 @@ pub(crate) fn held_out(
 
 fn score(predictor: &Predictor, rows: &Sharded, job: &JobContext) -> Result<Scored> {
     let classes = predictor.shape().classes.as_ref().map(|classes| classes.len());
-    let all = |set: &dyn ShardSet| -> Result<(Vec<Vec<f64>>, Measure)> {
+    let all = |set: &dyn ShardSet| -> Result<(Vec<ScoredShard>, Measure)> {
         let mut measure = Measure::new(classes);
         let (trained, kernel) = (predictor.trained(), predictor.kernel());
-        let scores = (0..set.shards()).map(|shard| measure.add_shard(trained, kernel, set, shard, &job.cancel));
-        Ok((scores.collect::<Result<_>>()?, measure))
+        let shards = (0..set.shards()).map(|shard| measure.add_shard(trained, kernel, set, shard, &job.cancel));
+        Ok((shards.collect::<Result<_>>()?, measure))
     };
-    let (scores, kept) = all(kept_rows(rows))?;
+    let (shards, kept) = all(kept_rows(rows))?;
     let test = rows.test.as_deref().map(|test| all(test).map(|(_, measure)| measure)).transpose()?;
-    Ok(Scored { scores, kept, test })
+    Ok(Scored { shards, kept, test })
 }

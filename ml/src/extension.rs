@@ -8,7 +8,7 @@ use engine::extension::Setting;
 use crate::distributed;
 use crate::relation::{self, ModelNames, ModelRelations};
 use crate::statement::ModelStatements;
-use crate::{function, metric, registry, spec, statistics, transform};
+use crate::{function, materialize, metric, registry, spec, statistics, transform};
 
 /// Settings of models, settable wherever the engine's own are.
 const SETTINGS: &[Setting] = &[
@@ -32,6 +32,7 @@ const SETTINGS: &[Setting] = &[
 pub fn extension() -> Extension {
     let mut scalar_functions = function::scalar_functions();
     scalar_functions.extend(relation::scalar_functions());
+    scalar_functions.extend(materialize::scalar_functions());
     let mut aggregate_functions = statistics::aggregates();
     aggregate_functions.extend(metric::aggregates());
     aggregate_functions.extend(transform::aggregates());

@@ -16,6 +16,13 @@ pub(crate) enum Measure {
     Numbers(RegressionMetrics),
 }
 
+/// Labels, as training sees them, and scores of a shard's rows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct ScoredShard {
+    pub(crate) labels: Vec<f32>,
+    pub(crate) scores: Vec<f64>,
+}
+
 impl Measure {
     /// Of no rows; of a classifier with so many classes, or of a regressor.
     pub(crate) fn new(classes: Option<usize>) -> Self {
@@ -39,7 +46,7 @@ impl Measure {
         }
     }
 
-    /// Takes in the rows of a shard; gives their scores, block after block.
+    /// Takes in the rows of a shard; gives their labels and scores, block after block.
     pub(crate) fn add_shard(
         &mut self,
         trained: &Trained,
@@ -47,8 +54,10 @@ impl Measure {
         set: &dyn ShardSet,
         shard: usize,
         cancel: &CancellationToken,
-    ) -> Result<Vec<f64>> {
-        let mut all = Vec::with_capacity(set.rows(shard) * trained.outputs());
+    ) -> Result<ScoredShard> {
+        let rows = set.rows(shard);
+        let mut all =
+            ScoredShard { labels: Vec::with_capacity(rows), scores: Vec::with_capacity(rows * trained.outputs()) };
         for index in 0..set.blocks(shard) {
             if cancel.is_cancelled() {
                 return Err(Error::Cancelled);
@@ -56,7 +65,8 @@ impl Measure {
             let block = set.block(shard, index)?;
             let scores = trained.scores(&block, kernel);
             self.update(&block.labels, &scores)?;
-            all.extend(scores);
+            all.labels.extend_from_slice(&block.labels);
+            all.scores.extend(scores);
         }
         Ok(all)
     }

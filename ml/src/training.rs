@@ -2,9 +2,7 @@
 //! last step nothing is visible, and what an error leaves behind is removed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema};
 use bytes::Bytes;
 use datafusion::dataframe::DataFrame;
@@ -16,20 +14,22 @@ use engine::{Error, Result, Session};
 use serde_json::json;
 
 use crate::checkpoint::Checkpoints;
-use crate::distributed;
+use crate::distributed::{Cluster, Place};
+use crate::encoder::{LABEL, RowEncoder};
 use crate::estimate::{self, Trained};
 use crate::evaluation;
+use crate::gathered::Gathered;
 use crate::kernel::{self, ChosenKernel};
 use crate::lineage::{self, Lineage};
 use crate::live::{Curve, Live, Running};
-use crate::materialize::{self, BuildPlan, Part, Split, Staged};
+use crate::materialize::{Part, Split, TrainingRows};
 use crate::model::files::{self, ModelRecord, RowCounts};
 use crate::model::{ModelShape, Predictor, golden};
 use crate::name::ModelName;
 use crate::registry;
-use crate::shards::{Block, FeatureLayout, ShardSet};
 use crate::spec::{CheckedSpec, ClassWeights, IfExists, ModelSpec};
 use crate::statement::CreateModel;
+use crate::statistics::Rows;
 use crate::transform::{
     AutomaticOptions, Find, FitOptions, FrozenTransform, InputColumn, LabelEncoding, LabelTask, Target, TransformSpec,
 };
@@ -298,66 +298,85 @@ async fn make(
     curve: Curve,
     job: &JobContext,
 ) -> Result<Made> {
+    let cluster = Cluster::of(session, &planned.spec).await?.map(Arc::new);
+    let made = make_on(session, planned, lineage, kernel, checkpoints, curve, cluster.clone(), job).await;
+    // Whoever else still has it removes the files when he is done.
+    if let Some(cluster) = cluster.and_then(Arc::into_inner) {
+        cluster.close().await;
+    }
+    made
+}
+
+async fn make_on(
+    session: &Session,
+    planned: Planned,
+    lineage: Lineage,
+    kernel: ChosenKernel,
+    checkpoints: &Checkpoints,
+    curve: Curve,
+    cluster: Option<Arc<Cluster>>,
+    job: &JobContext,
+) -> Result<Made> {
     let Planned { spec, query, transform, label, label_type } = planned;
-    let rows = stage(session, &query, label, &spec, job).await?;
-    let split = Split::decide(&spec.split, &rows, session.context()).await?;
-    let labels = fit_label(session, &rows, &spec, &label_type).await?;
-    let frozen = match fit_transform(session, &rows, &split, &transform, &labels, job).await {
+    let gathered = gather(session, &query, label, &spec, cluster.as_deref(), job).await?;
+    let rows = gathered.rows();
+    let split = Split::decide(&spec.split, rows).await?;
+    let labels = fit_label(rows, &spec, &label_type).await?;
+    let frozen = match fit_transform(session, rows, &split, &transform, &labels, job).await {
         Ok(frozen) => frozen,
-        Err(_) if rows_of(session, &rows, &split).await? == 0 => return Err(nothing_to_train_on(&split, &rows)),
+        Err(_) if rows.part(&split, Part::Train).await?.count().await? == 0 => {
+            return Err(nothing_to_train_on(&split, rows.rows()));
+        }
         Err(error) => return Err(error),
     };
+    let (all_rows, null_labels) = (rows.rows(), rows.null_labels());
+    let weights = class_weights(&spec, &labels)?;
+    let encoder = RowEncoder { transform: frozen, labels, weights };
+    let counted = gathered.counted(&split).await?;
     let (session, job, checkpoints) = (session.clone(), job.clone(), checkpoints.clone());
     blocking(move || {
-        let weights = class_weights(&spec, &labels)?;
-        let encode = |batch: &RecordBatch| encode(batch, &frozen, &labels, &weights);
-        let sharded = shard(&session, &spec, &rows, &split, frozen.layout(), &encode, &job)?;
+        let sharded = counted.shards(&session, &spec, &split, &encoder, &job)?;
         let counts = RowCounts {
             train: sharded.train.total_rows(),
             eval: sharded.eval.as_ref().map_or(0, |s| s.total_rows()),
             test: sharded.test.as_ref().map_or(0, |s| s.total_rows()),
-            without_label: rows.null_labels() as usize,
+            without_label: null_labels as usize,
         };
         if counts.train == 0 {
-            return Err(nothing_to_train_on(&split, &rows));
+            return Err(nothing_to_train_on(&split, all_rows));
         }
-        let golden_rows = golden_rows(&rows)?;
-        drop(rows);
-        let elsewhere = distributed::Place::of(&session, &spec, &sharded, &kernel, &checkpoints, &job)?;
-        let trained = (|| {
-            let place = elsewhere.as_ref();
-            let Trained { trained, history, notes } =
-                estimate::train(&session, &spec, &labels, &sharded, &kernel, &checkpoints, place, &curve, &job)?;
-            for note in notes {
-                job.emit(Event::Note(note));
-            }
-            let record = ModelRecord {
-                format: files::FORMAT,
-                label: labels,
-                inputs: frozen.feature_inputs().cloned().collect(),
-                trained: trained.shape(),
-                rows: counts,
-                kernel: kernel.kernel.name().to_string(),
-                kernel_fingerprint: kernel.fingerprint.clone(),
-                lineage,
-                spec,
-            };
-            let weights = trained.to_safetensors()?;
-            let predictor = Predictor::new(record, frozen, trained, kernel.kernel)?;
-            let held_out = evaluation::held_out(&predictor, &weights, &sharded, place, &job)?;
-            Ok::<_, Error>((predictor, history, weights, held_out))
-        })();
-        if let Some(place) = elsewhere {
-            place.close();
+        let place = match &cluster {
+            Some(cluster) => Place::of(cluster, &sharded, &encoder, &kernel, &checkpoints, &job)?,
+            None => None,
+        };
+        let (labels, place) = (encoder.labels.clone(), place.as_ref());
+        let Trained { trained, history, notes } =
+            estimate::train(&session, &spec, &labels, &sharded, &kernel, &checkpoints, place, &curve, &job)?;
+        for note in notes {
+            job.emit(Event::Note(note));
         }
-        let (predictor, history, weights, held_out) = trained?;
+        let frozen = encoder.transform;
+        let record = ModelRecord {
+            format: files::FORMAT,
+            label: labels,
+            inputs: frozen.feature_inputs().cloned().collect(),
+            trained: trained.shape(),
+            rows: counts,
+            kernel: kernel.kernel.name().to_string(),
+            kernel_fingerprint: kernel.fingerprint.clone(),
+            lineage,
+            spec,
+        };
+        let weights = trained.to_safetensors()?;
+        let predictor = Predictor::new(record, frozen, trained, kernel.kernel)?;
+        let held_out = evaluation::held_out(&predictor, &weights, &sharded, place, &job)?;
         let list: Vec<(&str, Vec<u8>)> = vec![
             (files::WEIGHTS, weights),
             (files::MODEL, files::to_json(&predictor.record)?),
             (files::TRANSFORM, predictor.transform.to_json()?.into_bytes()),
             (files::METRICS, files::to_json(&held_out.metrics)?),
             (files::TRAINING, files::to_parquet(&files::training_batch(&history)?)?),
-            (files::GOLDEN, golden::make(&predictor, &golden_rows)?),
+            (files::GOLDEN, golden::make(&predictor, &sharded.golden)?),
             (files::HELD_OUT, files::to_arrow(&held_out.schema, &held_out.batches)?),
             (files::MLMODEL, files::mlmodel(&predictor.record).into_bytes()),
         ];
@@ -377,9 +396,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
         },
     }
 }
-
-/// Column of the staged rows that holds the label as TRANSFORM makes it.
-const LABEL: &str = "__gm_label";
 
 /// A column by exactly this name, without SQL's folding.
 fn column(name: &str) -> Expr {
@@ -413,27 +429,19 @@ fn plain_type(kind: &DataType) -> DataType {
     }
 }
 
-/// Runs the query and holds its rows, each with its label beside it.
-async fn stage(
+/// Runs the query and gathers its rows, each with its label beside it.
+async fn gather(
     session: &Session,
     query: &DataFrame,
     label: Expr,
     spec: &CheckedSpec,
+    cluster: Option<&Cluster>,
     job: &JobContext,
-) -> Result<Staged> {
+) -> Result<Gathered> {
     let columns = query.schema().fields().iter().map(|field| column(field.name()));
     let labelled = query.clone().select(columns.chain([label.alias(LABEL)]).collect::<Vec<_>>())?;
-    let progress = {
-        let job = job.clone();
-        Arc::new(move |rows: u64| tell(&job, "read", rows, None))
-    };
-    let (pool, directory) = (session.memory_pool(), session.temp_dir());
-    let labels = [LABEL.to_string()];
-    let schema = Arc::new(labelled.schema().as_arrow().clone());
-    let streams = session.execute(labelled).await?;
-    let rows =
-        materialize::stage(schema, streams, &labels, spec.seed, &pool, &directory, &job.cancel, progress).await?;
-    let (with, without) = (rows.rows(), rows.null_labels());
+    let gathered = Gathered::of(session, labelled, spec, cluster.map(Cluster::place), job).await?;
+    let (with, without) = (gathered.rows().rows(), gathered.rows().null_labels());
     if with + without == 0 {
         return Err(Error::invalid("the training query gave no rows"));
     }
@@ -448,22 +456,17 @@ async fn stage(
         let text = format!("the label {} is NULL in {without} of {of} rows: they are left out of training", spec.label);
         job.emit(Event::Warning(text));
     }
-    Ok(rows)
+    Ok(gathered)
 }
 
-fn tell(job: &JobContext, task: &str, done: u64, total: Option<u64>) {
+pub(crate) fn tell(job: &JobContext, task: &str, done: u64, total: Option<u64>) {
     job.emit(Event::Progress(Progress { task: task.into(), done, total, unit: "rows", fields: Vec::new() }));
 }
 
 /// Classes are those of all rows, so that a rare one that only the held-out rows show does not end the evaluation.
-async fn fit_label(
-    session: &Session,
-    rows: &Staged,
-    spec: &CheckedSpec,
-    label_type: &DataType,
-) -> Result<LabelEncoding> {
-    let table = session.context().read_table(rows.table(&Split::None, Part::Train)?)?;
-    Ok(LabelEncoding::fit(&table, &spec.label, column(LABEL), label_type, task(spec)).await?.encoding)
+async fn fit_label(rows: &dyn TrainingRows, spec: &CheckedSpec, label_type: &DataType) -> Result<LabelEncoding> {
+    let all = rows.part(&Split::None, Part::Train).await?;
+    Ok(LabelEncoding::fit(&all, &spec.label, column(LABEL), label_type, task(spec)).await?.encoding)
 }
 
 /// Rows up to which exact medians of all columns are computed for ML.FEATURE_INFO: they need memory for each distinct
@@ -473,30 +476,39 @@ const MEDIANS_UP_TO: u64 = 5_000_000;
 /// Bytes of a tally for each distinct value, while partitions' tallies are merged.
 const TALLY_BYTES: u64 = 64;
 
-/// Quantiles are counted where tallies of all columns would fit into a quarter of the limit.
-fn find_quantiles(limit: Option<usize>, rows: &Staged) -> Find {
+/// The same on its way to another process, where it is written densely.
+const TRAVELLING_TALLY_BYTES: u64 = 12;
+
+/// Bytes of all tallies together that travel between processes in one message, at most.
+const TRAVELLING_BYTES: u64 = 64 << 20;
+
+/// Quantiles are counted where tallies of all columns would fit into a quarter of the limit, and into a message where they
+/// travel.
+fn find_quantiles(limit: Option<usize>, rows: &dyn TrainingRows, train: &Rows) -> Find {
     let columns = rows.schema().fields().len() as u64;
-    let tallies = rows.rows().saturating_mul(columns * TALLY_BYTES);
+    let numbers = rows.rows().saturating_mul(columns);
+    let travels = train.is_remote() && numbers.saturating_mul(TRAVELLING_TALLY_BYTES) > TRAVELLING_BYTES;
     match limit {
-        Some(limit) if tallies > limit as u64 / 4 => Find::BySorting,
+        _ if travels => Find::BySorting,
+        Some(limit) if numbers.saturating_mul(TALLY_BYTES) > limit as u64 / 4 => Find::BySorting,
         _ => Find::ByCounting,
     }
 }
 
 async fn fit_transform(
     session: &Session,
-    rows: &Staged,
+    rows: &dyn TrainingRows,
     split: &Split,
     transform: &TransformSpec,
     labels: &LabelEncoding,
     job: &JobContext,
 ) -> Result<FrozenTransform> {
     tell(job, "fit transform", 0, None);
-    let table = session.context().read_table(rows.table(split, Part::Train)?)?;
+    let train = rows.part(split, Part::Train).await?;
     let target = Target { label: column(LABEL), encoding: labels.clone() };
-    let quantiles = find_quantiles(session.memory_limit(), rows);
+    let quantiles = find_quantiles(session.memory_limit(), rows, &train);
     let options = FitOptions { medians: rows.rows() <= MEDIANS_UP_TO, target: Some(target), quantiles };
-    let frozen = transform.fit(&table, &options).await?;
+    let frozen = transform.fit(&train, &options).await?;
     for warning in frozen.warnings() {
         job.emit(Event::Warning(warning.clone()));
     }
@@ -504,19 +516,13 @@ async fn fit_transform(
     Ok(frozen)
 }
 
-/// How many rows there are to train on. Asked when fitting has failed: then it may be for want of them.
-async fn rows_of(session: &Session, rows: &Staged, split: &Split) -> Result<usize> {
-    Ok(session.context().read_table(rows.table(split, Part::Train)?)?.count().await?)
-}
-
-fn nothing_to_train_on(split: &Split, rows: &Staged) -> Error {
+fn nothing_to_train_on(split: &Split, all: u64) -> Error {
     match split {
         Split::Column { name } => {
-            let all = rows.rows();
             Error::invalid(format!("DATA_SPLIT_COL `{name}` is TRUE in all {all} rows: none is left to train on"))
                 .with_hint("TRUE holds a row out for evaluation, FALSE trains on it")
         }
-        _ => Error::invalid(format!("the split leaves none of {} rows to train on", rows.rows())),
+        _ => Error::invalid(format!("the split leaves none of {all} rows to train on")),
     }
 }
 
@@ -544,65 +550,4 @@ fn class_weights(spec: &CheckedSpec, labels: &LabelEncoding) -> Result<Vec<f32>>
             Ok(classes.iter().map(weight).collect())
         }
     }
-}
-
-/// What training reads.
-pub(crate) struct Sharded {
-    /// Rows to train on.
-    pub(crate) train: Arc<dyn ShardSet>,
-    /// Rows that evaluate; `None` when there are none.
-    pub(crate) eval: Option<Arc<dyn ShardSet>>,
-    /// Rows that test; `None` when there are none.
-    pub(crate) test: Option<Arc<dyn ShardSet>>,
-}
-
-fn encode(batch: &RecordBatch, frozen: &FrozenTransform, labels: &LabelEncoding, weights: &[f32]) -> Result<Block> {
-    let label = batch.column_by_name(LABEL).expect("staged rows carry their label");
-    let mut block = frozen.apply(batch)?;
-    block.labels = labels.encode(label)?;
-    block.weights = match weights {
-        [] => vec![1.0; block.rows],
-        weights => block.labels.iter().map(|class| weights[*class as usize]).collect(),
-    };
-    Ok(block)
-}
-
-fn shard(
-    session: &Session,
-    spec: &CheckedSpec,
-    rows: &Staged,
-    split: &Split,
-    layout: &FeatureLayout,
-    encode: &(dyn Fn(&RecordBatch) -> Result<Block> + Sync),
-    job: &JobContext,
-) -> Result<Sharded> {
-    let before = AtomicU64::new(0);
-    let build = |part: Part| -> Result<Arc<dyn ShardSet>> {
-        let done = before.load(Ordering::Relaxed);
-        let plan = BuildPlan {
-            layout,
-            shards: spec.shards,
-            workers: session.threads(),
-            pool: session.memory_pool(),
-            directory: session.temp_dir(),
-            cancel: job.cancel.clone(),
-            progress: &|part_done| tell(job, "transform", done + part_done, Some(rows.rows())),
-            encode,
-        };
-        let set = materialize::build(rows, split, part, &plan)?;
-        before.fetch_add(set.total_rows() as u64, Ordering::Relaxed);
-        Ok(set)
-    };
-    let filled = |part: Part| -> Result<Option<Arc<dyn ShardSet>>> {
-        let set = if *split == Split::None { None } else { Some(build(part)?) };
-        Ok(set.filter(|set| set.total_rows() > 0))
-    };
-    Ok(Sharded { train: build(Part::Train)?, eval: filled(Part::Eval)?, test: filled(Part::Test)? })
-}
-
-/// Some rows of the query, without the label that was put beside them.
-fn golden_rows(rows: &Staged) -> Result<RecordBatch> {
-    let own = rows.schema().fields().iter().enumerate().filter(|(_, field)| field.name() != LABEL);
-    let own: Vec<usize> = own.map(|(index, _)| index).collect();
-    Ok(rows.sample(golden::ROWS)?.project(&own).map_err(datafusion::error::DataFusionError::from)?)
 }

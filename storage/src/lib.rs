@@ -112,7 +112,7 @@ pub use location::{Location, Scheme};
 pub use notice::{Notice, notices};
 pub use object_store;
 pub use scratch::Scratch;
-pub use sealed::sha256_hex;
+pub use sealed::{Hashing, sha256_hex};
 pub use settings::{STORE_KEYS, StoreKey, StoreSettings, is_store_variable, masked, redacted, store_option};
 pub use store::Stores;
 pub use workspace::Workspace;

@@ -276,6 +276,107 @@ fn a_submitted_training_survives_the_scheduler() {
     same(&place, model.0, &expected(model), "scheduler killed");
 }
 
+/// Four ways to split, the first of them among rows of which each is there three times; statistics of all kinds, rows without
+/// a label, weights of classes. The first query carries a text that nothing is made of, a KiB a row.
+const SPLITS: &str = "
+CREATE MODEL auto TRANSFORM (label, ML.STANDARD_SCALER(x) OVER () AS x, ML.ONE_HOT_ENCODER(c) OVER () AS c,
+    ML.QUANTILE_BUCKETIZE(z, 6) OVER () AS z, ML.MAX_ABS_SCALER(ML.IMPUTER(y, 'median') OVER ()) OVER () AS y)
+  OPTIONS (model_type = 'dnn_classifier', input_label_cols = ['label'], hidden_units = [4], batch_size = 512,
+    max_iterations = 1, num_workers = 2, seed = 3) AS SELECT label, x, y, z, c, ballast FROM 'rows.parquet';
+CREATE MODEL custom OPTIONS (model_type = 'logistic_reg', input_label_cols = ['label'], auto_class_weights = TRUE,
+    data_split_method = 'CUSTOM', data_split_col = 'held', l2_reg = 1.0, max_iterations = 5, seed = 3)
+  AS SELECT label, x, y, c, held FROM 'rows.parquet' WHERE i < 40000;
+CREATE MODEL seq OPTIONS (model_type = 'dnn_regressor', input_label_cols = ['y'], hidden_units = [4], max_iterations = 1,
+    data_split_method = 'SEQ', data_split_col = 'day', data_split_eval_fraction = 0.2, data_split_test_fraction = 0.1, seed = 3)
+  AS SELECT x, y, c, day FROM 'rows.parquet' WHERE i < 40000;
+CREATE MODEL unsplit OPTIONS (model_type = 'linear_reg', input_label_cols = ['y'], data_split_method = 'NO_SPLIT', seed = 3)
+  AS SELECT x, y, z FROM 'rows.parquet' WHERE i < 40000;
+";
+
+/// Bytes of a row's text that nothing is made of.
+const BALLAST: u64 = 1024;
+
+fn write_rows(place: &Place, rows: u64) {
+    let copies = BALLAST / 32;
+    let sql = format!(
+        "COPY (SELECT value AS i, CASE WHEN value / 3 % 97 = 5 THEN NULL ELSE value / 3 * 7919 % 13 > 5 END AS label, \
+         CASE WHEN value / 3 % 11 = 0 THEN NULL ELSE sin(value / 3) END AS x, CAST(value / 3 * 31 % 1009 AS DOUBLE) AS y, \
+         value / 3 % 100 AS z, chr(CAST(97 + value / 3 % 5 AS BIGINT)) AS c, value / 3 % 4 = 0 AS held, \
+         DATE '2013-01-01' + CAST(value / 3 * 7 % 365 AS INT) AS day, \
+         repeat(md5(CAST(value / 3 AS VARCHAR)), {copies}) AS ballast \
+         FROM generate_series(0, {})) TO 'rows.parquet'",
+        rows - 1
+    );
+    place.ok(&["-q", "-c", &sql]);
+}
+
+/// Megabytes behind some words of a report.
+fn megabytes(report: &str, words: &str) -> f64 {
+    let (_, rest) = report.split_once(words).unwrap_or_else(|| panic!("no {words} in {report}"));
+    let mut words = rest.split_whitespace();
+    let number: f64 = words.next().unwrap().parse().unwrap();
+    match words.next().unwrap() {
+        "GB" => 1000.0 * number,
+        "MB" => number,
+        "kB" | "KB" => number / 1000.0,
+        other => panic!("{other} in {report}"),
+    }
+}
+
+/// The rows are read, transformed and kept by executors alone: the process that runs the script neither reads their files
+/// nor holds them.
+#[test]
+fn the_driver_sees_no_rows() {
+    let cluster = crate::cluster_process::shared();
+    let address = cluster.address().to_string();
+    let run = |rows: u64, more: &[&str]| {
+        let place = Place::new();
+        write_rows(&place, rows);
+        place.write("job.sql", SPLITS);
+        let told = place.ok(&[&["run", "job.sql", "--kernel", "native"], more].concat()).stderr;
+        (place, told)
+    };
+    let on_cluster = ["--cluster", address.as_str()];
+    let (_, few) = run(600, &on_cluster);
+    let rows = 75_000;
+    let (there, many) = run(rows, &on_cluster);
+    let (here, _) = run(rows, &["-j", "2"]);
+    for model in ["auto", "custom", "seq", "unsplit"] {
+        same(&there, model, &of_model(&here, model, 1), "splits");
+    }
+    let held = megabytes(&many, "peak memory") - megabytes(&few, "peak memory");
+    let all = (rows * BALLAST) as f64 / 1e6;
+    assert!(held < all / 2.0, "{held} MB more for {all} MB of rows\n{many}");
+    // What the statement read from stores, here, is the last but one of its columns: the input, once, for its hash, and
+    // what the workers give back. A look at the keys of all rows would be more than a megabyte.
+    let line = many.lines().find(|line| line.contains("  CREATE MODEL auto ")).unwrap_or_else(|| panic!("{many}"));
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let read = megabytes(&words[words.len() - 4..].join(" "), "");
+    let input = std::fs::metadata(there.path("rows.parquet")).unwrap().len() as f64 / 1e6;
+    assert!(read < input + 1.0, "{read} MB were read, and the input has {input}: {line}");
+}
+
+/// What only encoding finds, since no statistic sees the held-out rows, is found by a worker, and told as by one process.
+#[test]
+fn a_row_that_cannot_be_encoded_ends_the_run_with_the_message_of_one_process() {
+    let address = crate::cluster_process::shared().address().to_string();
+    let told = [&[][..], &["--cluster", &address]].map(|more: &[&str]| {
+        let place = Place::new();
+        let rows = "SELECT value AS i, value % 3 = 0 AS label, value % 5 = 0 AS held, \
+                    CASE WHEN value = 250 THEN CAST('inf' AS DOUBLE) ELSE sin(value) END AS x FROM generate_series(1, 3000)";
+        place.ok(&["-q", "-c", &format!("COPY ({rows}) TO 'rows.parquet'")]);
+        let options = "model_type = 'logistic_reg', input_label_cols = ['label'], data_split_method = 'CUSTOM', \
+                       data_split_col = 'held'";
+        place.write("job.sql", format!("CREATE MODEL m OPTIONS ({options}) AS SELECT label, held, x FROM 'rows.parquet';"));
+        let ended = place.run(&[&["run", "-q", "job.sql", "--kernel", "native"], more].concat());
+        assert_eq!(ended.code, 1, "{}", ended.stderr);
+        assert!(place.names("warehouse").iter().all(|name| !name.starts_with("_shards/")), "something is left");
+        ended.stderr
+    });
+    assert!(told[0].contains('x') && told[0].contains("inf"), "{}", told[0]);
+    assert_eq!(told[0], told[1]);
+}
+
 #[test]
 fn more_workers_than_there_are_is_told_with_both_numbers() {
     let cluster = crate::cluster_process::shared();

@@ -28,7 +28,7 @@ pub use lease::{LeaseAnswer, LeaseRequest, Leases, Member};
 pub use office::LeaseOffice;
 pub(crate) use remote::ClusterGangs;
 pub(crate) use service::{GangService, ServiceSettings};
-pub use task::{Ended, GangEvent, GangOrder, GangTask, Gangs, Seat};
+pub use task::{Ended, GangEvent, GangOrder, GangTask, Gangs, Kept, Seat};
 pub use threads::ThreadGangs;
 
 use crate::error::Error;

@@ -24,7 +24,7 @@ use super::conversation::SILENCE;
 use super::frame::Identity;
 use super::greeting::{Call, Lobby, Unseated, meet};
 use super::local::panic_message;
-use super::task::{Ended, GangTask, Seat, find};
+use super::task::{Ended, GangTask, Kept, Seat, find};
 use super::tcp::{BEAT, Halt, TcpMesh};
 use super::{GangError, fault};
 use crate::error::{Error, Result};
@@ -57,6 +57,8 @@ struct Inner {
     settings: ServiceSettings,
     lobby: Lobby,
     ranks: Mutex<HashMap<String, Arc<Running>>>,
+    /// What the ranks of a run keep for their successors.
+    kept: Mutex<HashMap<String, Arc<Kept>>>,
     leaving: AtomicBool,
     /// Coordinators that are connected.
     coordinators: AtomicUsize,
@@ -100,6 +102,7 @@ impl GangService {
             settings,
             lobby: Lobby::default(),
             ranks: Mutex::default(),
+            kept: Mutex::default(),
             leaving: AtomicBool::new(false),
             coordinators: AtomicUsize::new(0),
         });
@@ -136,6 +139,18 @@ impl Inner {
     fn ranks(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Running>>> {
         // The map is whole whenever the lock is free, so a poisoned one is still good.
         self.ranks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is kept for a rank of this run. What was kept for runs that go on without this process goes now.
+    fn kept_for(&self, run: &str) -> Arc<Kept> {
+        let ranks = self.ranks();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|other, _| other == run || ranks.contains_key(other));
+        Arc::clone(kept.entry(run.to_string()).or_default())
+    }
+
+    fn keep_no_more(&self, run: &str) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(run);
     }
 
     fn listen(self: &Arc<Self>, listener: &TcpListener) {
@@ -248,6 +263,7 @@ impl Inner {
         let is_over = matches!(how, How::Done | How::Failed(_))
             || matches!(running.stop.mesh.cause(), Some(GangError::Cancelled));
         if is_over {
+            self.keep_no_more(&begin.run);
             // What a rank keeps here is a copy of something; what cannot be removed goes with the process's directory.
             let _ = std::fs::remove_dir_all(self.scratch(&begin.run));
         }
@@ -285,6 +301,7 @@ impl Inner {
             running.stop.mesh.leave();
         }
         let report = |bytes| drop(messages.send((FromRank::Report, bytes)));
+        let kept = self.kept_for(&begin.run);
         let mut seat = Seat {
             mesh: &mut mesh,
             run: &begin.run,
@@ -292,6 +309,7 @@ impl Inner {
             cores: self.settings.cores,
             stores: &self.settings.stores,
             scratch: &scratch,
+            kept: &kept,
             memory: self.settings.memory,
             cancel: running.stop.cancel.clone(),
             report: &report,

@@ -2,9 +2,10 @@
 //! given, and [`Gangs`] forms gangs, again if need be, until the task has ended. Whether ranks are threads of this
 //! process or processes of a cluster changes nothing above this line.
 
+use std::any::Any;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -60,12 +61,31 @@ pub struct Seat<'a> {
     pub stores: &'a Stores,
     /// A directory on this machine's disk that outlives the generation, not the process.
     pub scratch: &'a Path,
+    /// What is kept in this process's memory as long as that directory.
+    pub kept: &'a Kept,
     /// Bytes that this rank may hold; `None` is no limit.
     pub memory: Option<u64>,
     /// Set when the run was cancelled or this generation is over: a rank that does not exchange for long looks at it.
     pub cancel: CancellationToken,
     /// Takes words to the coordinator, in order.
     pub report: &'a (dyn Fn(Vec<u8>) + Send + Sync),
+}
+
+/// One value that a rank leaves in its process for its successor of the next generation: what it would only make again.
+#[derive(Default)]
+pub struct Kept(Mutex<Option<Arc<dyn Any + Send + Sync>>>);
+
+impl Kept {
+    /// The value; made when there is none of its type.
+    pub fn get_or_make<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = kept.clone().and_then(|value| value.downcast::<T>().ok()) {
+            return known;
+        }
+        let made = Arc::new(make());
+        *kept = Some(Arc::clone(&made) as _);
+        made
+    }
 }
 
 /// What a coordinator asks for.

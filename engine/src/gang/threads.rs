@@ -9,7 +9,7 @@ use storage::Stores;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::task::{Ended, GangEvent, GangOrder, GangTask, Gangs, Seat, find};
+use super::task::{Ended, GangEvent, GangOrder, GangTask, Gangs, Kept, Seat, find};
 use super::{Rank, local};
 use crate::error::{Error, Result};
 
@@ -112,6 +112,7 @@ impl Ranks {
                     cores: self.cores,
                     stores: &self.stores,
                     scratch: &self.scratch,
+                    kept: &Kept::default(),
                     memory: self.memory,
                     cancel: self.cancel.clone(),
                     report: &report,

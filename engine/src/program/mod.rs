@@ -2,6 +2,7 @@
 //! the way that statements go: through storage's listings, the sink and the commit.
 
 mod read;
+mod spread;
 mod statement;
 mod write;
 

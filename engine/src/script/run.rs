@@ -328,48 +328,7 @@ impl<'a> Job<'a> {
 
     /// Waits for work while telling how far it is; stops it when the job is cancelled.
     pub(crate) async fn watch<T>(&self, gauge: &dyn Gauge, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let mut ticks = tokio::time::interval(PROGRESS_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        ticks.tick().await;
-        let mut told = Reading::default();
-        let tell = |told: &mut Reading| {
-            let now = gauge.read();
-            if now != *told {
-                self.emit_reading(&now);
-                *told = now;
-            }
-        };
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                () = self.settings.cancel.cancelled() => return Err(Error::Cancelled),
-                done = &mut work => {
-                    if told != Reading::default() {
-                        tell(&mut told);
-                    }
-                    return done;
-                }
-                _ = ticks.tick() => tell(&mut told),
-            }
-        }
-    }
-
-    fn emit_reading(&self, reading: &Reading) {
-        let spilled = (reading.bytes_spilled > 0).then(|| {
-            ("spilled", crate::memory::readable(usize::try_from(reading.bytes_spilled).unwrap_or(usize::MAX)))
-        });
-        let progress = |task: &str, done: u64, total: Option<u64>| {
-            let fields = spilled.clone().into_iter().collect();
-            Event::Progress(Progress { task: task.to_string(), done, total, unit: "rows", fields })
-        };
-        if reading.rows_scanned > 0 {
-            let total = reading.rows_to_scan.filter(|total| *total >= reading.rows_scanned);
-            self.emit(progress("scan", reading.rows_scanned, total));
-        }
-        if reading.rows_written > 0 {
-            self.emit(progress("write", reading.rows_written, None));
-        }
+        watch(&self.settings.events, &self.settings.cancel, gauge, work).await
     }
 
     /// Drops the work when the job is cancelled.
@@ -415,6 +374,56 @@ impl<'a> Job<'a> {
             }
             done => done,
         }
+    }
+}
+
+/// Waits for work while telling how far it is; stops it when it is cancelled.
+pub(crate) async fn watch<T>(
+    events: &EventSink,
+    cancel: &CancellationToken,
+    gauge: &dyn Gauge,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut ticks = tokio::time::interval(PROGRESS_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.tick().await;
+    let mut told = Reading::default();
+    let tell = |told: &mut Reading| {
+        let now = gauge.read();
+        if now != *told {
+            emit_reading(events, &now);
+            *told = now;
+        }
+    };
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(Error::Cancelled),
+            done = &mut work => {
+                if told != Reading::default() {
+                    tell(&mut told);
+                }
+                return done;
+            }
+            _ = ticks.tick() => tell(&mut told),
+        }
+    }
+}
+
+fn emit_reading(events: &EventSink, reading: &Reading) {
+    let spilled = (reading.bytes_spilled > 0)
+        .then(|| ("spilled", crate::memory::readable(usize::try_from(reading.bytes_spilled).unwrap_or(usize::MAX))));
+    let progress = |task: &str, done: u64, total: Option<u64>| {
+        let fields = spilled.clone().into_iter().collect();
+        Event::Progress(Progress { task: task.to_string(), done, total, unit: "rows", fields })
+    };
+    if reading.rows_scanned > 0 {
+        let total = reading.rows_to_scan.filter(|total| *total >= reading.rows_scanned);
+        events(progress("scan", reading.rows_scanned, total));
+    }
+    if reading.rows_written > 0 {
+        events(progress("write", reading.rows_written, None));
     }
 }
 

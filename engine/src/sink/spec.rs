@@ -49,6 +49,8 @@ pub(crate) struct SinkSpec {
     written: WrittenEncoding,
     pub(super) target_file_size: u64,
     not_null: Option<NotNull>,
+    /// Whether files are hashed as they are written.
+    pub(super) sealed: bool,
     /// Counts the tasks that may still be writing.
     pub(super) tasks: TaskTracker,
 }
@@ -65,6 +67,7 @@ impl SinkSpec {
             written: options.written,
             target_file_size: options.target_file_size,
             not_null: None,
+            sealed: false,
             tasks: TaskTracker::new(),
         }
     }
@@ -81,6 +84,7 @@ impl SinkSpec {
             written: options.written,
             target_file_size: options.target_file_size,
             not_null: None,
+            sealed: false,
             tasks: TaskTracker::new(),
         }
     }
@@ -88,6 +92,11 @@ impl SinkSpec {
     /// The same sink, which refuses rows that a table's columns do not take.
     pub(crate) fn with_not_null(self, not_null: Option<NotNull>) -> Self {
         SinkSpec { not_null, ..self }
+    }
+
+    /// The same sink, which hashes each file as it is written, so that readers who are told the hash know it again.
+    pub(crate) fn sealed(self) -> Self {
+        SinkSpec { sealed: true, ..self }
     }
 
     pub(super) fn is_local(&self) -> bool {
@@ -129,6 +138,7 @@ pub(crate) struct WrittenSpec {
     encoding: WrittenEncoding,
     target_file_size: u64,
     not_null: Option<NotNull>,
+    sealed: bool,
 }
 
 impl SinkSpec {
@@ -143,6 +153,7 @@ impl SinkSpec {
             encoding: self.written.clone(),
             target_file_size: self.target_file_size,
             not_null: self.not_null.clone(),
+            sealed: self.sealed,
         }
     }
 
@@ -161,6 +172,7 @@ impl SinkSpec {
             written: written.encoding,
             target_file_size: written.target_file_size,
             not_null: written.not_null,
+            sealed: written.sealed,
             tasks: TaskTracker::new(),
         })
     }
@@ -173,6 +185,7 @@ pub(super) static FILES: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("directory", DataType::Utf8, false),
         Field::new("rows", DataType::UInt64, false),
         Field::new("bytes", DataType::UInt64, false),
+        Field::new("sha256", DataType::Utf8, true),
     ]))
 });
 
@@ -180,8 +193,14 @@ pub(super) static FILES: LazyLock<SchemaRef> = LazyLock::new(|| {
 pub(super) fn file_rows(files: &[FileRow]) -> datafusion::error::Result<RecordBatch> {
     let text = |of: fn(&FileRow) -> &str| Arc::new(StringArray::from_iter_values(files.iter().map(of))) as ArrayRef;
     let number = |of: fn(&FileRow) -> u64| Arc::new(UInt64Array::from_iter_values(files.iter().map(of))) as ArrayRef;
-    let columns =
-        vec![text(|file| &file.path), text(|file| &file.relative), number(|file| file.rows), number(|file| file.bytes)];
+    let hashes: StringArray = files.iter().map(|file| file.sha256.as_deref()).collect();
+    let columns = vec![
+        text(|file| &file.path),
+        text(|file| &file.relative),
+        number(|file| file.rows),
+        number(|file| file.bytes),
+        Arc::new(hashes) as ArrayRef,
+    ];
     Ok(RecordBatch::try_new(Arc::clone(&FILES), columns)?)
 }
 
@@ -190,14 +209,14 @@ pub(crate) fn written_files(batches: &[RecordBatch]) -> Result<Vec<WrittenFile>>
     let mut files = Vec::new();
     for batch in batches {
         let (paths, directories) = (texts(batch, 0)?, texts(batch, 1)?);
-        let (rows, bytes) = (numbers(batch, 2)?, numbers(batch, 3)?);
+        let (rows, bytes, hashes) = (numbers(batch, 2)?, numbers(batch, 3)?, texts(batch, 4)?);
         for index in 0..batch.num_rows() {
             files.push(WrittenFile {
                 path: Location::parse(paths.value(index))?,
                 relative: directories.value(index).to_string(),
                 rows: rows.value(index),
                 bytes: bytes.value(index),
-                sha256: None,
+                sha256: hashes.is_valid(index).then(|| hashes.value(index).to_string()),
             });
         }
     }

@@ -31,6 +31,7 @@ pub(super) struct FileRow {
     pub(super) relative: String,
     pub(super) rows: u64,
     pub(super) bytes: u64,
+    pub(super) sha256: Option<String>,
 }
 
 struct OpenFile {
@@ -164,7 +165,7 @@ impl Task<'_> {
         if !self.open.contains_key(directory) {
             let location = self.spec.file_location(self.number, directory, &Uuid::new_v4().simple().to_string()[..8]);
             let out = BufWriter::with_capacity(Arc::clone(&self.store), location.path().clone(), self.room.part);
-            let writer = FileWriter::open(&self.spec.encoding, &self.schema, out, self.room.part)?;
+            let writer = FileWriter::open(&self.spec.encoding, &self.schema, out, self.room.part, self.spec.sealed)?;
             self.open.insert(Arc::clone(directory), OpenFile { writer, location, rows: 0, touched: self.clock });
         }
         Ok(self.open.get_mut(directory).expect("the file was opened above"))
@@ -172,9 +173,9 @@ impl Task<'_> {
 
     async fn close(&mut self, directory: &Arc<str>) -> Result<()> {
         if let Some(file) = self.open.remove(directory) {
-            let bytes = file.writer.finish(&self.schema).await?;
+            let (bytes, sha256) = file.writer.finish(&self.schema).await?;
             let path = file.location.to_string();
-            self.done.push(FileRow { path, relative: directory.to_string(), rows: file.rows, bytes });
+            self.done.push(FileRow { path, relative: directory.to_string(), rows: file.rows, bytes, sha256 });
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use object_store::buffered::BufWriter;
 use parquet::arrow::AsyncArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::file::properties::WriterPropertiesBuilder;
+use storage::Hashing;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::encoding::Encoding;
@@ -32,8 +33,15 @@ pub(super) enum FileWriter {
 }
 
 impl FileWriter {
-    /// `store` gathers `part` bytes before it sends them on.
-    pub(super) fn open(encoding: &Encoding, schema: &SchemaRef, store: BufWriter, part: usize) -> Result<Self> {
+    /// `store` gathers `part` bytes before it sends them on. The bytes of an Arrow file are hashed on their way when it is
+    /// `sealed`.
+    pub(super) fn open(
+        encoding: &Encoding,
+        schema: &SchemaRef,
+        store: BufWriter,
+        part: usize,
+        sealed: bool,
+    ) -> Result<Self> {
         Ok(match encoding {
             Encoding::Parquet(options) => {
                 let properties = parquet_properties(options)?.build();
@@ -54,7 +62,9 @@ impl FileWriter {
             Encoding::Arrow { compression } => {
                 let options = IpcWriteOptions::default().try_with_compression(*compression)?;
                 let encoder = IpcWriter::try_new_with_options(Vec::new(), schema, options)?;
-                FileWriter::Arrow { encoder: Box::new(encoder), out: Out::new(store, None, None, part)? }
+                let mut out = Out::new(store, None, None, part)?;
+                out.hashing = sealed.then(Hashing::default);
+                FileWriter::Arrow { encoder: Box::new(encoder), out }
             }
         })
     }
@@ -121,12 +131,12 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Ends the file; it is in the store when this returns. Gives its size.
-    pub(super) async fn finish(self, schema: &SchemaRef) -> Result<u64> {
+    /// Ends the file; it is in the store when this returns. Gives its size, and its SHA-256 when it is sealed.
+    pub(super) async fn finish(self, schema: &SchemaRef) -> Result<(u64, Option<String>)> {
         match self {
             FileWriter::Parquet { mut writer, .. } => {
                 writer.finish().await?;
-                Ok(writer.bytes_written() as u64)
+                Ok((writer.bytes_written() as u64, None))
             }
             FileWriter::Csv { encoder, header, mut out } => {
                 if header {
@@ -166,6 +176,8 @@ pub(super) struct Out {
     /// Bytes to gather.
     chunk: usize,
     sent: u64,
+    /// Of what was sent.
+    hashing: Option<Hashing>,
     writer: Box<dyn AsyncWrite + Send + Unpin>,
 }
 
@@ -179,7 +191,7 @@ impl Out {
             Some(Compression::Zstd) => CompressionTypeVariant::ZSTD,
         };
         let writer = FileCompressionType::from(variant).convert_async_writer_with_level(store, level)?;
-        Ok(Out { buffer: Vec::new(), chunk: CHUNK.min(part), sent: 0, writer })
+        Ok(Out { buffer: Vec::new(), chunk: CHUNK.min(part), sent: 0, hashing: None, writer })
     }
 
     fn size(&self) -> u64 {
@@ -193,13 +205,16 @@ impl Out {
     async fn send(&mut self) -> Result<()> {
         self.writer.write_all(&self.buffer).await?;
         self.sent += self.buffer.len() as u64;
+        if let Some(hashing) = &mut self.hashing {
+            hashing.add(&self.buffer);
+        }
         self.buffer.clear();
         Ok(())
     }
 
-    async fn finish(mut self) -> Result<u64> {
+    async fn finish(mut self) -> Result<(u64, Option<String>)> {
         self.send().await?;
         self.writer.shutdown().await?;
-        Ok(self.sent)
+        Ok((self.sent, self.hashing.map(Hashing::finish)))
     }
 }

@@ -1,40 +1,38 @@
-//! Training by the workers of a cluster: the shards go to files that all of them see, the order to each of them; what comes
-//! back is read from files that they have left. What a rank does is [`worker`]'s and [`score`]'s, what is heard of it
-//! [`watch`]'s; the arithmetic is that of one process, and so are the bytes.
+//! Training by the workers of a cluster: the rows lie in files that all of them see, the order goes to each of them, and each
+//! makes its own shards; what comes back is read from files that they have left. What a rank does is [`worker`]'s and
+//! [`score`]'s, what is heard of it [`watch`]'s; the arithmetic is that of one process, and so are the bytes.
 
 mod order;
 mod score;
 mod watch;
 mod worker;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::events::Event;
 use engine::extension::JobContext;
 use engine::gang::{GangOrder, GangTask};
 use engine::{Error, Result, Session};
-use storage::{Scheme, Workspace, sha256_hex};
+use storage::{Location, Scheme, Workspace, sha256_hex};
 use tokio::runtime::Handle;
 
-use order::{Done, DoneCurve, NamedKernel, NetworkWork, Order, Report, Work, decode, encode};
-use score::{NamedFile, ScoreOrder, ScoreTask, ScoredPart, scores_of};
+use order::{Done, DoneCurve, NamedKernel, NetworkWork, Order, Report, Source, Work, decode, encode};
+use score::{NamedFile, ScoreOrder, ScoreTask, ScoredPart};
 use watch::Watch;
 use worker::TrainTask;
 
 use crate::checkpoint::Checkpoints;
+use crate::encoder::RowEncoder;
 use crate::evaluation::{Scored, kept_rows};
+use crate::gathered::{Elsewhere, Sharded};
 use crate::kernel::ChosenKernel;
 use crate::linear::{LinearFit, LinearObserver, LinearPlan};
-use crate::materialize::{self, StoredSet};
-use crate::measure::Measure;
+use crate::measure::{Measure, ScoredShard};
 use crate::model::Predictor;
 use crate::model::estimator::{Trained, TrainedShape};
-use crate::shards::ShardSet;
 use crate::spec::CheckedSpec;
 use crate::train::{self, TrainObserver, TrainPlan, TrainedNetwork};
-use crate::training::Sharded;
 
 /// Seconds to wait for workers, unless `ml.worker_wait_seconds` says otherwise.
 const WAIT_SECONDS: u64 = 60;
@@ -44,32 +42,19 @@ pub(crate) fn tasks() -> Vec<Arc<dyn GangTask>> {
     vec![Arc::new(TrainTask), Arc::new(ScoreTask)]
 }
 
-/// Where a model is trained and scored when it is not in this process: the workers, and a workspace that all of them see.
-pub(crate) struct Place<'a> {
-    session: &'a Session,
-    rows: &'a Sharded,
-    kernel: &'a ChosenKernel,
-    checkpoints: &'a Checkpoints,
-    job: &'a JobContext,
+/// A cluster that trains, and a workspace that all of its workers see. To be closed in the end.
+pub(crate) struct Cluster {
+    session: Session,
     /// As the option NUM_WORKERS says.
     workers: Option<usize>,
     wait: Duration,
     runtime: Handle,
     space: Workspace,
-    /// Parts whose shards are in the workspace.
-    stored: Mutex<BTreeMap<&'static str, StoredSet>>,
 }
 
-impl<'a> Place<'a> {
-    /// The cluster of the session, if it has one that can see the session's warehouse. To be closed in the end.
-    pub(crate) fn of(
-        session: &'a Session,
-        spec: &CheckedSpec,
-        rows: &'a Sharded,
-        kernel: &'a ChosenKernel,
-        checkpoints: &'a Checkpoints,
-        job: &'a JobContext,
-    ) -> Result<Option<Self>> {
+impl Cluster {
+    /// That of the session, if it has one that can see the session's warehouse.
+    pub(crate) async fn of(session: &Session, spec: &CheckedSpec) -> Result<Option<Self>> {
         let wait = match session.setting("ml.worker_wait_seconds") {
             None => WAIT_SECONDS,
             Some(text) => text.parse().map_err(|_| {
@@ -79,32 +64,54 @@ impl<'a> Place<'a> {
         if session.gangs().is_local() || session.warehouse().scheme() == Scheme::Memory {
             return Ok(None);
         }
-        let wait = Duration::from_secs(wait);
-        let runtime = Handle::current();
         let board = session.warehouse().join("_shards").as_directory();
-        let space = runtime.block_on(Workspace::open(session.stores(), &board))?;
-        let (workers, stored) = (spec.workers, Mutex::default());
-        Ok(Some(Place { session, rows, kernel, checkpoints, job, workers, wait, runtime, space, stored }))
+        let space = Workspace::open(session.stores(), &board).await?;
+        let (wait, runtime) = (Duration::from_secs(wait), Handle::current());
+        Ok(Some(Cluster { session: session.clone(), workers: spec.workers, wait, runtime, space }))
+    }
+
+    /// Where its workers find the rows.
+    pub(crate) fn place(&self) -> &Location {
+        self.space.location()
     }
 
     /// Removes the workspace.
-    pub(crate) fn close(self) {
+    pub(crate) async fn close(self) {
         let at = self.space.location().clone();
-        if let Err(error) = self.runtime.block_on(self.space.remove()) {
+        if let Err(error) = self.space.remove().await {
             tracing::warn!("cannot remove the shards of a training run in {at}: {error}");
         }
     }
+}
 
-    /// Where the shards of a part are; writes them the first time.
-    fn stored(&self, part: &'static str, set: &dyn ShardSet) -> Result<StoredSet> {
-        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = stored.get(part) {
-            return Ok(known.clone());
-        }
-        let threads = self.session.threads();
-        let written = materialize::store(set, part, &self.space, &self.runtime, threads, &self.job.cancel)?;
-        stored.insert(part, written.clone());
-        Ok(written)
+/// Where a model is trained and scored when it is not in this process.
+pub(crate) struct Place<'a> {
+    cluster: &'a Cluster,
+    rows: &'a Sharded,
+    elsewhere: &'a Elsewhere,
+    source: Source,
+    kernel: &'a ChosenKernel,
+    checkpoints: &'a Checkpoints,
+    job: &'a JobContext,
+}
+
+impl<'a> Place<'a> {
+    /// On a cluster, for rows that its workers hold.
+    pub(crate) fn of(
+        cluster: &'a Cluster,
+        rows: &'a Sharded,
+        encoder: &RowEncoder,
+        kernel: &'a ChosenKernel,
+        checkpoints: &'a Checkpoints,
+        job: &'a JobContext,
+    ) -> Result<Option<Self>> {
+        let Some(elsewhere) = &rows.elsewhere else { return Ok(None) };
+        let source = Source { rows: elsewhere.rows.clone(), encoder: encoder.written()? };
+        Ok(Some(Place { cluster, rows, elsewhere, source, kernel, checkpoints, job }))
+    }
+
+    fn space(&self) -> &Workspace {
+        &self.cluster.space
     }
 
     /// Runs a task on as many workers as have work, at most `most`; gives what rank 0 gave.
@@ -116,19 +123,20 @@ impl<'a> Place<'a> {
         unit: &'static str,
         hear: &(dyn Fn(Report) + Send + Sync),
     ) -> Result<Vec<u8>> {
-        let workers = match self.workers {
+        let workers = match self.cluster.workers {
             None => 1..=most,
             Some(wanted) => wanted.min(most)..=wanted.min(most),
         };
-        let order = GangOrder { task: task.into(), order, workers, wait: self.wait };
+        let order = GangOrder { task: task.into(), order, workers, wait: self.cluster.wait };
         let watch = Watch::new(self.job, unit, hear);
-        self.runtime.block_on(self.session.gangs().run(order, &self.job.cancel, &|event| watch.event(event)))
+        let gangs = self.cluster.session.gangs();
+        self.cluster.runtime.block_on(gangs.run(order, &self.job.cancel, &|event| watch.event(event)))
     }
 
     /// The bytes of a file that a worker has left.
     fn read(&self, file: &NamedFile) -> Result<Vec<u8>> {
-        let at = self.space.location().as_directory().join(&file.name);
-        let bytes = self.runtime.block_on(self.session.stores().get(&at))?;
+        let at = self.space().location().as_directory().join(&file.name);
+        let bytes = self.cluster.runtime.block_on(self.cluster.session.stores().get(&at))?;
         file.check(&at, &bytes)?;
         Ok(bytes.to_vec())
     }
@@ -141,7 +149,7 @@ impl<'a> Place<'a> {
             Report::Resumed { done, history } => observer.resumed(done, &history),
             Report::Progress(progress) => observer.progress(&progress),
             Report::Epoch(record) => observer.epoch(&record),
-            Report::Iteration(_) => {}
+            Report::Iteration(_) | Report::Encoded { .. } => {}
         };
         let (trained, curve) = self.train(Work::Network(NetworkWork::of(plan)), &shape, most, "step", &hear)?;
         match (trained, curve) {
@@ -159,7 +167,7 @@ impl<'a> Place<'a> {
         let hear = |report| match report {
             Report::Resumed { done, .. } => observer.resumed(done as usize),
             Report::Iteration(iteration) => observer.iteration(&iteration),
-            Report::Progress(_) | Report::Epoch(_) => {}
+            Report::Progress(_) | Report::Epoch(_) | Report::Encoded { .. } => {}
         };
         let (trained, curve) = self.train(Work::Linear(plan.clone()), &shape, rows.shards(), "pass", &hear)?;
         match (trained, curve) {
@@ -181,12 +189,13 @@ impl<'a> Place<'a> {
         let order = Order {
             work,
             kernel: NamedKernel::of(self.kernel),
-            train: self.stored("train", self.rows.train.as_ref())?,
-            eval: self.rows.eval.as_deref().map(|eval| self.stored("eval", eval)).transpose()?,
+            source: self.source.clone(),
+            train: self.elsewhere.train.clone(),
+            eval: self.elsewhere.eval.clone(),
             checkpoint: self.checkpoints.keeping(),
-            place: self.space.location().to_string(),
+            place: self.space().location().to_string(),
         };
-        if let Some(wanted) = self.workers.filter(|wanted| *wanted > most) {
+        if let Some(wanted) = self.cluster.workers.filter(|wanted| *wanted > most) {
             let note = format!("NUM_WORKERS = {wanted}, but only {most} can have a part of each batch");
             self.job.emit(Event::Note(note));
         }
@@ -199,36 +208,38 @@ impl<'a> Place<'a> {
     pub(crate) fn score(&self, predictor: &Predictor, weights: &[u8]) -> Result<Scored> {
         let kept = kept_rows(self.rows);
         let file = NamedFile { name: "model.safetensors".into(), sha256: sha256_hex(weights) };
-        self.runtime.block_on(self.space.put(&file.name, weights.to_vec().into()))?;
+        self.cluster.runtime.block_on(self.space().put(&file.name, weights.to_vec().into()))?;
         let classes = predictor.shape().classes.as_ref().map(|classes| classes.len());
         let order = ScoreOrder {
             kernel: NamedKernel::of(self.kernel),
             shape: predictor.trained().shape(),
             file,
             classes,
-            kept: self.stored(if self.rows.eval.is_some() { "eval" } else { "train" }, kept)?,
-            test: self.rows.test.as_deref().map(|test| self.stored("test", test)).transpose()?,
-            place: self.space.location().to_string(),
+            source: self.source.clone(),
+            kept: self.elsewhere.eval.as_ref().unwrap_or(&self.elsewhere.train).clone(),
+            test: self.elsewhere.test.clone(),
+            place: self.space().location().to_string(),
         };
         let parts = self.run(score::NAME, encode(&order), kept.shards(), "step", &|_| {})?;
         let parts: Vec<ScoredPart> = decode(&parts, "the workers' scores")?;
-        let mut scores = vec![Vec::new(); kept.shards()];
+        let mut shards = vec![ScoredShard::default(); kept.shards()];
         let mut all = Measure::new(classes);
         let mut test = self.rows.test.as_ref().map(|_| Measure::new(classes));
         for part in parts {
             for (shard, file) in &part.scores {
-                scores[*shard] = scores_of(&self.read(file)?)?;
+                shards[*shard] = score::from_bytes(&self.read(file)?, kept.rows(*shard))?;
             }
             all.merge(&Measure::read(classes, &part.kept)?)?;
             if let (Some(test), Some(more)) = (&mut test, &part.test) {
                 test.merge(&Measure::read(classes, more)?)?;
             }
         }
-        let complete = |(shard, scores): (usize, &Vec<f64>)| scores.len() == kept.rows(shard) * predictor.score_width();
-        if !scores.iter().enumerate().all(complete) {
+        let complete =
+            |(shard, scored): (usize, &ScoredShard)| scored.scores.len() == kept.rows(shard) * predictor.score_width();
+        if !shards.iter().enumerate().all(complete) {
             return Err(Error::invalid("the workers have not scored every row"));
         }
-        Ok(Scored { scores, kept: all, test })
+        Ok(Scored { shards, kept: all, test })
     }
 }
 

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::score::NamedFile;
 use crate::checkpoint::Keeping;
+use crate::encoder::WrittenEncoder;
 use crate::kernel::{self, ChosenKernel, KernelChoice};
 use crate::linear::{Iteration, LinearPlan};
-use crate::materialize::StoredSet;
+use crate::materialize::{Outline, WorkerRows};
 use crate::network::NetworkSpec;
 use crate::optimizer::Optimizer;
 use crate::schedule::Schedule;
@@ -19,11 +20,19 @@ use crate::train::{Checkpointing, EarlyStop, EpochRecord, TrainPlan, TrainProgre
 pub(super) struct Order {
     pub(super) work: Work,
     pub(super) kernel: NamedKernel,
-    pub(super) train: StoredSet,
-    pub(super) eval: Option<StoredSet>,
+    pub(super) source: Source,
+    pub(super) train: Outline,
+    pub(super) eval: Option<Outline>,
     pub(super) checkpoint: Option<Keeping>,
     /// The directory where rank 0 leaves what was trained.
     pub(super) place: String,
+}
+
+/// What shards are made of, and how.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Source {
+    pub(super) rows: WorkerRows,
+    pub(super) encoder: WrittenEncoder,
 }
 
 /// What is to be trained.
@@ -119,6 +128,11 @@ impl NamedKernel {
 /// What rank 0 says while it works.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
+    /// It makes its shards: so many of its rows are encoded.
+    Encoded {
+        done: u64,
+        all: u64,
+    },
     /// A generation begins: so many steps or passes are known, and these epochs.
     Resumed {
         done: u64,

@@ -1,18 +1,16 @@
 //! What a worker does after the training: it scores its shards of the held-out rows by the model, as any prediction does,
 //! and folds the metrics, which are exact: that several have folded them does not show.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-
+use arrow::array::RecordBatch;
 use engine::gang::{Ended, GangTask, Seat, Tag};
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use storage::{Location, sha256_hex};
 
-use super::order::{NamedKernel, decode, encode};
-use super::worker::storage_runtime;
-use crate::materialize::StoredSet;
-use crate::measure::Measure;
+use super::order::{NamedKernel, Source, decode, encode};
+use super::worker::{storage_runtime, workshop};
+use crate::materialize::{Outline, OwnShards};
+use crate::measure::{Measure, ScoredShard};
 use crate::model::estimator::{Trained, TrainedShape};
 use crate::shards::ShardSet;
 use crate::train::{gather, share};
@@ -29,10 +27,11 @@ pub(super) struct ScoreOrder {
     pub(super) file: NamedFile,
     /// Of a classifier.
     pub(super) classes: Option<usize>,
+    pub(super) source: Source,
     /// Rows whose scores are kept.
-    pub(super) kept: StoredSet,
+    pub(super) kept: Outline,
     /// Rows that are measured alone.
-    pub(super) test: Option<StoredSet>,
+    pub(super) test: Option<Outline>,
     pub(super) place: String,
 }
 
@@ -58,7 +57,7 @@ impl NamedFile {
 /// What one rank has found.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ScoredPart {
-    /// Shard and the file with its scores, as little-endian f64.
+    /// Shard and the file with its labels and scores.
     pub(super) scores: Vec<(usize, NamedFile)>,
     /// State of the metrics.
     pub(super) kept: Vec<u8>,
@@ -88,21 +87,28 @@ impl GangTask for ScoreTask {
         let bytes = runtime.block_on(seat.stores.get(&at))?;
         order.file.check(&at, &bytes)?;
         let trained = Trained::from_safetensors(&order.shape, &bytes)?;
-        // Every block is read once.
-        let room = Arc::new(AtomicU64::new(0));
-        let open = |set: StoredSet| set.open(seat.stores, &room, seat.cores, runtime.handle());
-        let (kept, test) = (open(order.kept)?, order.test.map(open).transpose()?);
+        let encoder = order.source.encoder.read()?;
+        let encoded = |batch: &RecordBatch| encoder.encode(batch);
+        let workshop = workshop(seat, runtime.handle(), &|_, _| (), &encoded);
+        let made = |outline: Outline| -> Result<OwnShards<'_>> {
+            let own = OwnShards::new(&order.source.rows, outline, &workshop);
+            own.hold(share(own.shards(), rank, world))?;
+            Ok(own)
+        };
 
+        let kept = made(order.kept)?;
         let mut measure = Measure::new(order.classes);
         let mut scores = Vec::new();
         for shard in share(kept.shards(), rank, world) {
             let of_shard = measure.add_shard(&trained, kernel, &kept, shard, &seat.cancel)?;
-            let bytes: Vec<u8> = of_shard.iter().flat_map(|score| score.to_le_bytes()).collect();
+            let bytes = to_bytes(&of_shard);
             // Equal for all generations: whoever comes later writes the same bytes.
             let file = NamedFile { name: format!("scores-{shard}"), sha256: sha256_hex(&bytes) };
             runtime.block_on(seat.stores.put_atomic(&place.join(&file.name), bytes.into()))?;
             scores.push((shard, file));
         }
+        drop(kept);
+        let test = order.test.map(made).transpose()?;
         let mut test_measure = test.as_ref().map(|_| Measure::new(order.classes));
         if let (Some(test), Some(measure)) = (&test, &mut test_measure) {
             for shard in share(test.shards(), rank, world) {
@@ -117,8 +123,20 @@ impl GangTask for ScoreTask {
     }
 }
 
-/// The scores of a shard.
-pub(super) fn scores_of(bytes: &[u8]) -> Result<Vec<f64>> {
-    let (numbers, []) = bytes.as_chunks::<8>() else { return Err(Error::invalid("a file of scores is cut short")) };
-    Ok(numbers.iter().map(|number| f64::from_le_bytes(*number)).collect())
+/// Labels as little-endian f32, then scores as little-endian f64.
+fn to_bytes(scored: &ScoredShard) -> Vec<u8> {
+    let labels = scored.labels.iter().flat_map(|label| label.to_le_bytes());
+    labels.chain(scored.scores.iter().flat_map(|score| score.to_le_bytes())).collect()
+}
+
+/// The labels and scores of a shard of so many rows.
+pub(super) fn from_bytes(bytes: &[u8], rows: usize) -> Result<ScoredShard> {
+    let cut_short = || Error::invalid("a file of scores is cut short");
+    let (labels, scores) = bytes.split_at_checked(4 * rows).ok_or_else(cut_short)?;
+    let (labels, _) = labels.as_chunks::<4>();
+    let (scores, []) = scores.as_chunks::<8>() else { return Err(cut_short()) };
+    Ok(ScoredShard {
+        labels: labels.iter().map(|label| f32::from_le_bytes(*label)).collect(),
+        scores: scores.iter().map(|score| f64::from_le_bytes(*score)).collect(),
+    })
 }

@@ -8,6 +8,7 @@ use engine::gang::GangEvent;
 
 use super::order::{Report, decode};
 use crate::estimate::thousands;
+use crate::training::tell;
 
 /// See the module.
 pub(super) struct Watch<'a> {
@@ -59,7 +60,10 @@ impl<'a> Watch<'a> {
                     self.job.emit(Event::Note(format!("{what}; resumed from {unit} {from} on {world} {workers}")));
                 }
                 drop(state);
-                (self.hear)(report);
+                match report {
+                    Report::Encoded { done, all } => tell(self.job, "transform", done, Some(all)),
+                    report => (self.hear)(report),
+                }
             }
         }
     }

@@ -1,20 +1,20 @@
-//! What a worker does: opens the shards, takes its kernel, and is one rank of the training that one process would do.
+//! What a worker does: makes its shards, takes its kernel, and is one rank of the training that one process would do.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use arrow::array::RecordBatch;
 use engine::gang::{Ended, GangTask, Rank, Seat};
 use engine::{Error, Result};
 use storage::{Location, sha256_hex};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use super::order::{Done, DoneCurve, Order, Report, Work, decode, encode};
 use super::score::NamedFile;
 use crate::linear::{self, Iteration, LinearObserver};
-use crate::materialize::StoredSet;
+use crate::materialize::{MadeShards, OwnShards, Workshop};
 use crate::model::estimator::Trained;
-use crate::shards::ShardSet;
+use crate::shards::{Block, ShardSet};
 use crate::train::{self, EpochRecord, Outcome, Place, TrainObserver, TrainProgress};
 
 /// Name of the task.
@@ -40,13 +40,16 @@ impl GangTask for TrainTask {
         let rank = seat.mesh.rank();
         let kernel = order.kernel.the_same_here(rank)?;
         let runtime = storage_runtime()?;
-        let room = seat.memory.map_or(u64::MAX, |bytes| (bytes as f64 * ROWS_SHARE) as u64);
-        let room = Arc::new(AtomicU64::new(room));
-        let open = |set: StoredSet| set.open(seat.stores, &room, seat.cores, runtime.handle());
-        let (rows, held_out) = (open(order.train)?, order.eval.map(open).transpose()?);
+        let encoder = order.source.encoder.read()?;
+        let encoded = |batch: &RecordBatch| encoder.encode(batch);
+        let teller = Teller { rank, report: seat.report, cancel: seat.cancel.clone(), told: AtomicU64::new(0) };
+        let progress = |done, all| teller.encoded(done, all);
+        let workshop = workshop(seat, runtime.handle(), &progress, &encoded);
+        let source = &order.source.rows;
+        let rows = OwnShards::new(source, order.train, &workshop);
+        let held_out = order.eval.map(|eval| OwnShards::new(source, eval, &workshop));
         let held_out = held_out.as_ref().map(|set| set as &dyn ShardSet);
         let kept = order.checkpoint.map(|keeping| keeping.open(seat.stores, runtime.handle())).transpose()?;
-        let teller = Teller { rank, report: seat.report, cancel: seat.cancel.clone() };
         let place =
             Place { mesh: &mut *seat.mesh, generation: seat.generation, threads: seat.cores, cancel: &seat.cancel };
         let finished = match order.work {
@@ -79,6 +82,26 @@ impl GangTask for TrainTask {
     }
 }
 
+/// What a rank makes its shards with; all of them share a part of its memory.
+pub(super) fn workshop<'a, 's: 'a>(
+    seat: &Seat<'s>,
+    runtime: &'a Handle,
+    progress: &'a (dyn Fn(u64, u64) + Sync),
+    encode: &'a (dyn Fn(&RecordBatch) -> Result<Block> + Sync),
+) -> Workshop<'a> {
+    let memory = seat.memory.map(|bytes| (bytes as f64 * ROWS_SHARE) as u64);
+    Workshop {
+        stores: seat.stores,
+        runtime,
+        threads: seat.cores,
+        made: seat.kept.get_or_make(|| MadeShards::new(memory)),
+        scratch: seat.scratch,
+        cancel: seat.cancel.clone(),
+        progress,
+        encode,
+    }
+}
+
 /// Waits for the store; the thread of the rank computes.
 pub(super) fn storage_runtime() -> Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -102,9 +125,19 @@ struct Teller<'a> {
     rank: Rank,
     report: &'a (dyn Fn(Vec<u8>) + Send + Sync),
     cancel: CancellationToken,
+    /// Twentieths of the rows that are known to be encoded.
+    told: AtomicU64,
 }
 
 impl Teller<'_> {
+    /// Some of this rank's rows are encoded.
+    fn encoded(&self, done: u64, all: u64) {
+        let part = 20 * done / all.max(1);
+        if self.told.fetch_max(part, Ordering::Relaxed) < part {
+            self.tell(&Report::Encoded { done, all });
+        }
+    }
+
     fn tell(&self, report: &Report) {
         if self.rank == 0 {
             (self.report)(encode(report));

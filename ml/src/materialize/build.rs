@@ -15,6 +15,7 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool
 use engine::{Error, Result};
 use tokio_util::sync::CancellationToken;
 
+use super::piece::Piece;
 use super::row_key::RowKey;
 use super::spill::{BlockFormat, IpcBatches, IpcFile, SpillDirectory};
 use super::split::{Part, Split};
@@ -46,12 +47,22 @@ pub struct BuildPlan<'a> {
 /// # Errors
 /// Whatever encoding finds wrong in the rows; a full disk; cancellation.
 pub fn build(staged: &Staged, split: &Split, part: Part, plan: &BuildPlan<'_>) -> Result<Arc<dyn ShardSet>> {
+    build_from(staged.items(), split, part, plan)
+}
+
+/// As [`build`], of rows in pieces. What `split` says of ties it says of these.
+pub(super) fn build_from(
+    pieces: &[Piece],
+    split: &Split,
+    part: Part,
+    plan: &BuildPlan<'_>,
+) -> Result<Arc<dyn ShardSet>> {
     assert!(plan.shards.is_power_of_two(), "S is checked to be a power of two, got {}", plan.shards);
     let format = BlockFormat::new(plan.layout);
     let directory = Arc::new(SpillDirectory::new(&plan.directory, "shards")?);
     let shared =
         Shared { plan, format: &format, directory: &directory, next: AtomicUsize::new(0), done: AtomicU64::new(0) };
-    let mut encoded = encode_all(&shared, staged, split, part)?;
+    let mut encoded = encode_all(&shared, pieces, split, part)?;
     if encoded.iter().all(|worker| worker.runs.is_empty()) {
         return in_memory(encoded, plan, &format);
     }
@@ -70,7 +81,7 @@ pub fn build(staged: &Staged, split: &Split, part: Part, plan: &BuildPlan<'_>) -
 }
 
 /// Rows of a block: a power of two for blocks of about 1 MiB, a function of the layout alone.
-fn block_rows(layout: &FeatureLayout) -> usize {
+pub(super) fn block_rows(layout: &FeatureLayout) -> usize {
     let row_bytes = 4 * (layout.dense + layout.groups.len() + 2);
     ((1 << 20) / row_bytes).next_power_of_two().clamp(64, 4096)
 }
@@ -102,7 +113,7 @@ struct Worker {
     reservation: MemoryReservation,
 }
 
-fn encode_all(shared: &Shared<'_>, staged: &Staged, split: &Split, part: Part) -> Result<Vec<Worker>> {
+fn encode_all(shared: &Shared<'_>, pieces: &[Piece], split: &Split, part: Part) -> Result<Vec<Worker>> {
     let failed = CancellationToken::new();
     let work = |number: usize| -> Result<Worker> {
         let consumer = MemoryConsumer::new(format!("encoded rows {number}")).with_can_spill(true);
@@ -110,13 +121,13 @@ fn encode_all(shared: &Shared<'_>, staged: &Staged, split: &Split, part: Part) -
         let mut worker = Worker { held: Vec::new(), runs: Vec::new(), reservation };
         loop {
             let number = shared.next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = staged.items().get(number) else { return Ok(worker) };
+            let Some(piece) = pieces.get(number) else { return Ok(worker) };
             let mut ties = split.ties(number);
-            for batch in item.batches()? {
+            for batch in piece.batches()? {
                 if shared.plan.cancel.is_cancelled() || failed.is_cancelled() {
                     return Err(Error::Cancelled);
                 }
-                let (rows, keys) = part_of(&batch?, split, part, &mut ties, staged.schema())?;
+                let (rows, keys) = part_of(&batch?, split, part, &mut ties)?;
                 worker.take(&rows, keys, shared)?;
             }
         }

@@ -6,18 +6,39 @@
 use arrow::array::RecordBatch;
 use arrow::array::{Array, ArrayRef, FixedSizeBinaryArray};
 use arrow::row::{RowConverter, SortField};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Expr, lit};
 use engine::{Error, Result};
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// A row's place in the canonical order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "[u64; 2]", into = "[u64; 2]")]
 pub struct RowKey(pub u128);
+
+impl From<[u64; 2]> for RowKey {
+    fn from([high, low]: [u64; 2]) -> Self {
+        RowKey(u128::from(high) << 64 | u128::from(low))
+    }
+}
+
+impl From<RowKey> for [u64; 2] {
+    fn from(RowKey(key): RowKey) -> Self {
+        [(key >> 64) as u64, key as u64]
+    }
+}
 
 impl RowKey {
     /// The shard of S (a power of two) in which the row is.
     pub fn shard(self, shards: usize) -> usize {
         debug_assert!(shards.is_power_of_two(), "S is a power of two, got {shards}");
         (self.0 as u64 & (shards as u64 - 1)) as usize
+    }
+
+    /// The key as it stands in plans.
+    pub(super) fn literal(self) -> Expr {
+        lit(ScalarValue::FixedSizeBinary(16, Some(self.0.to_be_bytes().to_vec())))
     }
 
     /// A number in [0, 1), uniform over rows and independent of the shard; it decides the split.
@@ -58,9 +79,23 @@ impl RowKeys {
 
     /// One key a row.
     pub fn of(&self, batch: &RecordBatch) -> Result<Vec<RowKey>> {
-        let rows = self.converter.convert_columns(batch.columns()).map_err(arrow_error)?;
+        self.of_columns(batch.columns())
+    }
+
+    /// As [`RowKeys::of`], of the batch's columns.
+    pub(super) fn of_columns(&self, columns: &[ArrayRef]) -> Result<Vec<RowKey>> {
+        let rows = self.converter.convert_columns(columns).map_err(arrow_error)?;
         Ok(rows.iter().map(|row| RowKey(xxh3_128_with_seed(row.data(), self.seed))).collect())
     }
+}
+
+/// The same rows with nothing but the rows in them: what lies under a NULL is whatever a reader or a filter has left there.
+pub(super) fn canonical(batch: &RecordBatch) -> Result<RecordBatch> {
+    let fields = batch.columns().iter().map(|column| SortField::new(column.data_type().clone())).collect();
+    let converter = RowConverter::new(fields).map_err(arrow_error)?;
+    let rows = converter.convert_columns(batch.columns()).map_err(arrow_error)?;
+    let columns = converter.convert_rows(rows.iter()).map_err(arrow_error)?;
+    RecordBatch::try_new(batch.schema(), columns).map_err(arrow_error)
 }
 
 /// Keys as a column of 16 bytes each, big-endian, so that bytes sort as keys do.
@@ -128,8 +163,24 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_under_a_null_does_not_show() {
+        let with = |under: i64| {
+            let numbers = arrow::buffer::ScalarBuffer::from(vec![1, under, 3]);
+            let numbers = Int64Array::new(numbers, Some(vec![true, false, true].into()));
+            RecordBatch::try_from_iter_with_nullable([("n", Arc::new(numbers) as ArrayRef, true)]).unwrap()
+        };
+        let [a, b] = [7, 9].map(|under| canonical(&with(under)).unwrap());
+        assert_eq!(a, with(0));
+        let bytes = |batch: &RecordBatch| batch.column(0).to_data().buffers()[0].as_slice().to_vec();
+        assert_eq!(bytes(&a), bytes(&b));
+        assert_ne!(bytes(&with(7)), bytes(&with(9)));
+    }
+
+    #[test]
     fn keys_survive_the_way_through_a_column() {
         let keys = [RowKey(0), RowKey(u128::MAX), RowKey(1 << 100)];
         assert_eq!(from_array(&to_array(&keys).unwrap()), keys);
+        let text = serde_json::to_string(&keys).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<RowKey>>(&text).unwrap(), keys);
     }
 }

@@ -6,7 +6,7 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use engine::Result;
 
-use super::row_key::{RowKey, arrow_error};
+use super::row_key::{RowKey, arrow_error, canonical};
 use super::split::{Part, Split};
 use super::staging::{Staged, part_of};
 
@@ -19,7 +19,7 @@ impl Staged {
         let mut kept: BTreeMap<RowKey, RecordBatch> = BTreeMap::new();
         for item in self.items() {
             for batch in item.batches()? {
-                let (rows, keys) = part_of(&batch?, &Split::None, Part::Train, &mut 0, self.schema())?;
+                let (rows, keys) = part_of(&batch?, &Split::None, Part::Train, &mut 0)?;
                 for (row, key) in keys.into_iter().enumerate() {
                     let largest = kept.last_key_value().map(|(key, _)| *key);
                     let full = kept.len() == count;
@@ -36,7 +36,7 @@ impl Staged {
                 }
             }
         }
-        concat_batches(self.schema(), kept.values()).map_err(arrow_error)
+        canonical(&concat_batches(self.schema(), kept.values()).map_err(arrow_error)?)
     }
 }
 

@@ -98,56 +98,42 @@ fn failed(path: &Path, error: arrow::error::ArrowError) -> Error {
     }
 }
 
-/// How encoded rows are laid out in a file: dense [D'] and indices [G] as lists of fixed size, label, weight, and the key
-/// where the rows still have to be put in order.
+/// How encoded rows are laid out in a file: dense [D'] and indices [G] as lists of fixed size, label, weight, and key.
 #[derive(Debug, Clone)]
 pub(super) struct BlockFormat {
     dense: usize,
     groups: usize,
-    keyed: bool,
     pub(super) schema: SchemaRef,
 }
 
 impl BlockFormat {
     pub(super) fn new(layout: &FeatureLayout) -> Self {
-        Self::of(layout, true)
-    }
-
-    pub(super) fn without_keys(layout: &FeatureLayout) -> Self {
-        Self::of(layout, false)
-    }
-
-    fn of(layout: &FeatureLayout, keyed: bool) -> Self {
         let list = |item: DataType, width: usize| DataType::FixedSizeList(list_item(item), width as i32);
-        let mut fields = vec![
+        let fields = vec![
             Field::new("dense", list(DataType::Float32, layout.dense), false),
             Field::new("indices", list(DataType::UInt32, layout.groups.len()), false),
             Field::new("label", DataType::Float32, false),
             Field::new("weight", DataType::Float32, false),
+            Field::new("key", DataType::FixedSizeBinary(16), false),
         ];
-        if keyed {
-            fields.push(Field::new("key", DataType::FixedSizeBinary(16), false));
-        }
         let schema = Arc::new(Schema::new(fields));
-        BlockFormat { dense: layout.dense, groups: layout.groups.len(), keyed, schema }
+        BlockFormat { dense: layout.dense, groups: layout.groups.len(), schema }
     }
 
-    /// Bytes of one row in memory, with its key where it has one.
+    /// Bytes of one row in memory, with its key.
     pub(super) fn row_bytes(&self) -> usize {
-        4 * (self.dense + self.groups + 2) + if self.keyed { size_of::<RowKey>() } else { 0 }
+        4 * (self.dense + self.groups + 2) + size_of::<RowKey>()
     }
 
     pub(super) fn to_batch(&self, block: Block, keys: &[RowKey]) -> Result<RecordBatch> {
         let rows = block.rows;
-        let mut columns: Vec<ArrayRef> = vec![
+        let columns: Vec<ArrayRef> = vec![
             list::<Float32Type>(block.dense, self.dense, rows)?,
             list::<UInt32Type>(block.indices, self.groups, rows)?,
             Arc::new(Float32Array::from(block.labels)),
             Arc::new(Float32Array::from(block.weights)),
+            to_array(keys)?,
         ];
-        if self.keyed {
-            columns.push(to_array(keys)?);
-        }
         RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(arrow_error)
     }
 

@@ -9,18 +9,22 @@ use arrow::compute::kernels::cmp::{gt_eq, lt};
 use arrow::compute::{and, cast, is_null, not, or};
 use arrow::datatypes::{DataType, Schema};
 use datafusion::common::ScalarValue;
-use datafusion::prelude::{SessionContext, ident};
+use datafusion::logical_expr::{Expr, lit};
+use datafusion::prelude::ident;
 use engine::{Error, Result};
+use serde::{Deserialize, Serialize};
 
+use super::key_functions::row_unit;
 use super::row_key::{RowKey, arrow_error};
-use super::staging::Staged;
+use super::training_rows::TrainingRows;
+use super::written_split as written;
 use crate::statistics::ranks::at_ranks;
 
 /// Rows that AUTO_SPLIT holds out of more than 50,000.
 pub(super) const HELD_OUT: usize = 10_000;
 
 /// A part of the rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Part {
     /// Rows that fit transforms and weights.
     Train,
@@ -102,35 +106,53 @@ fn check_fractions(eval: f64, test: f64) -> Result<()> {
 }
 
 /// A method made definite for the rows at hand; tells every row's part.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Split {
     /// All rows train.
     None,
     /// By the key: below `eval` is eval, from there to `eval + test` is test.
-    Fraction { eval: f64, test: f64 },
+    Fraction {
+        #[serde(with = "crate::bits::one")]
+        eval: f64,
+        #[serde(with = "crate::bits::one")]
+        test: f64,
+    },
     /// By the key: rows below `last` are eval, and of those with this very key, which are equal rows, as many as `of_last`
-    /// says for each staged piece.
-    First { last: RowKey, of_last: Arc<[usize]> },
+    /// says for each piece of the rows.
+    First {
+        last: RowKey,
+        #[serde(with = "written::counts")]
+        of_last: Arc<[usize]>,
+    },
     /// By a BOOL column.
     Column { name: String },
     /// By a column's values: from `test` on is test, from `eval` on is eval.
-    Threshold { column: String, eval: Option<ScalarValue>, test: Option<ScalarValue> },
+    Threshold {
+        column: String,
+        #[serde(with = "written::value")]
+        eval: Option<ScalarValue>,
+        #[serde(with = "written::value")]
+        test: Option<ScalarValue>,
+    },
 }
 
 impl Split {
-    /// Decides on thresholds for the staged rows.
-    pub async fn decide(method: &SplitMethod, staged: &Staged, context: &SessionContext) -> Result<Split> {
+    /// Decides on thresholds for these rows.
+    ///
+    /// # Errors
+    /// A query that fails, rows that cannot be read.
+    pub async fn decide(method: &SplitMethod, rows: &dyn TrainingRows) -> Result<Split> {
         Ok(match method {
             SplitMethod::None => Split::None,
-            SplitMethod::Auto => match staged.rows() {
+            SplitMethod::Auto => match rows.rows() {
                 0..500 => Split::None,
                 500..=50_000 => Split::Fraction { eval: 0.2, test: 0.0 },
-                _ => first_rows(staged)?,
+                _ => first_rows(rows).await?,
             },
             SplitMethod::Random { eval, test } => Split::Fraction { eval: *eval, test: *test },
             SplitMethod::Custom { column } => Split::Column { name: column.clone() },
             SplitMethod::Sequential { column, eval, test } => {
-                let at = |held_out: f64| value_from_the_top(staged, context, column, held_out);
+                let at = |held_out: f64| value_from_the_top(rows, column, held_out);
                 Split::Threshold {
                     column: column.clone(),
                     eval: if *eval > 0.0 { at(eval + test).await? } else { None },
@@ -140,7 +162,7 @@ impl Split {
         })
     }
 
-    /// The rows with the key of [`Split::First`] that the staged piece number `item` holds out.
+    /// The rows with the key of [`Split::First`] that the piece number `item` holds out.
     pub(super) fn ties(&self, item: usize) -> usize {
         match self {
             Split::First { of_last, .. } => of_last[item],
@@ -183,34 +205,67 @@ impl Split {
     }
 }
 
+impl Split {
+    /// What [`Split::mask`] says, as a condition on rows whose key is in the column `key`; `None` holds for all rows. Rows with
+    /// the very key of [`Split::First`] are eval when `with_last`, else they train.
+    pub(super) fn condition(&self, part: Part, key: &str, with_last: bool) -> Option<Expr> {
+        let nothing = || Some(lit(false));
+        match self {
+            Split::None if part == Part::Train => None,
+            Split::None => nothing(),
+            Split::Fraction { eval, test } => {
+                let unit = || row_unit(ident(key));
+                Some(match part {
+                    Part::Eval => unit().lt(lit(*eval)),
+                    Part::Test => unit().gt_eq(lit(*eval)).and(unit().lt(lit(eval + test))),
+                    Part::Train => unit().gt_eq(lit(*eval)).and(unit().gt_eq(lit(eval + test))),
+                })
+            }
+            Split::First { last, .. } => match (part, with_last) {
+                (Part::Eval, true) => Some(ident(key).lt_eq(last.literal())),
+                (Part::Eval, false) => Some(ident(key).lt(last.literal())),
+                (Part::Train, true) => Some(ident(key).gt(last.literal())),
+                (Part::Train, false) => Some(ident(key).gt_eq(last.literal())),
+                (Part::Test, _) => nothing(),
+            },
+            Split::Column { name } => match part {
+                Part::Eval => Some(ident(name)),
+                Part::Train => Some(!ident(name)),
+                Part::Test => nothing(),
+            },
+            Split::Threshold { column, eval, test } => {
+                let from = |threshold: &ScalarValue| ident(column).gt_eq(lit(threshold.clone()));
+                match (part, eval, test) {
+                    (Part::Test, _, Some(test)) => Some(from(test)),
+                    (Part::Eval, Some(eval), None) => Some(from(eval)),
+                    (Part::Eval, Some(eval), Some(test)) => Some(from(eval).and(!from(test))),
+                    (Part::Test, _, None) | (Part::Eval, None, _) => nothing(),
+                    (Part::Train, None, None) => None,
+                    (Part::Train, Some(lowest), _) | (Part::Train, None, Some(lowest)) => {
+                        Some(ident(column).lt(lit(lowest.clone())).or(ident(column).is_null()))
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// The [`HELD_OUT`] rows with the smallest keys. Where the last of them is one of several equal rows, as many of these are
 /// taken as are wanted; which of equals does not matter.
-fn first_rows(staged: &Staged) -> Result<Split> {
-    let (held_out, rest) = staged.smallest_keys().split_at(HELD_OUT);
+async fn first_rows(rows: &dyn TrainingRows) -> Result<Split> {
+    let smallest = rows.smallest_keys().await?;
+    let (held_out, rest) = smallest.split_at(HELD_OUT.min(smallest.len()));
     let last = *held_out.last().expect("rows are held out");
-    if rest.first() != Some(&last) {
-        return Ok(Split::First { last, of_last: vec![usize::MAX; staged.items().len()].into() });
-    }
-    let mut wanted = held_out.iter().filter(|key| **key == last).count();
-    let mut of_last = Vec::with_capacity(staged.items().len());
-    for item in staged.items() {
-        let taken = item.count_of(last)?.min(wanted);
-        wanted -= taken;
-        of_last.push(taken);
-    }
-    Ok(Split::First { last, of_last: of_last.into() })
+    let is_tied = rest.first() == Some(&last);
+    let wanted = is_tied.then(|| held_out.iter().filter(|key| **key == last).count());
+    Ok(Split::First { last, of_last: rows.ties(last, wanted).await? })
 }
 
 /// The value from which on the largest `fraction` of the rows lies; `None` without values.
-async fn value_from_the_top(
-    staged: &Staged,
-    context: &SessionContext,
-    column: &str,
-    fraction: f64,
-) -> Result<Option<ScalarValue>> {
-    let rows = context.read_table(staged.table(&Split::None, Part::Train)?)?;
+async fn value_from_the_top(rows: &dyn TrainingRows, column: &str, fraction: f64) -> Result<Option<ScalarValue>> {
+    let rows = rows.part(&Split::None, Part::Train).await?;
     let values = || ident(column);
-    let count = rows.clone().filter(values().is_not_null())?.count().await?;
+    let count = rows.filtered(values().is_not_null())?.count().await?;
     let held_out = ((count as f64 * fraction).round() as usize).min(count);
     if held_out == 0 {
         return Ok(None);
@@ -224,12 +279,14 @@ fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
         .ok_or_else(|| Error::invalid(format!("DATA_SPLIT_COL `{name}` is no column of the training query")))
 }
 
+pub(super) fn null_flag(name: &str) -> Error {
+    Error::invalid(format!("DATA_SPLIT_COL `{name}` is NULL in some rows; expected TRUE (eval) or FALSE (train)"))
+}
+
 fn custom_mask(batch: &RecordBatch, name: &str, part: Part) -> Result<BooleanArray> {
     let held_out = column(batch, name)?.as_boolean();
     if held_out.null_count() > 0 {
-        return Err(Error::invalid(format!(
-            "DATA_SPLIT_COL `{name}` is NULL in some rows; expected TRUE (eval) or FALSE (train)"
-        )));
+        return Err(null_flag(name));
     }
     match part {
         Part::Eval => Ok(held_out.clone()),
@@ -284,7 +341,8 @@ mod tests {
     use datafusion::prelude::SessionContext;
 
     use super::*;
-    use crate::materialize::staging::tests::staged;
+    use crate::materialize::key_functions::row_key;
+    use crate::materialize::staging::tests::held;
 
     fn numbers(count: i64) -> RecordBatch {
         let values: ArrayRef =
@@ -298,11 +356,19 @@ mod tests {
 
     async fn parts(method: SplitMethod, count: i64) -> [usize; 3] {
         let context = SessionContext::new();
-        let staged = staged(&context, vec![numbers(count)]).await;
-        let split = Split::decide(&method, &staged, &context).await.unwrap();
+        let rows = held(&context, vec![numbers(count)]).await;
+        let split = Split::decide(&method, &rows).await.unwrap();
+        let text = serde_json::to_string(&split).unwrap();
+        assert_eq!(serde_json::from_str::<Split>(&text).unwrap(), split);
+        // As a plan elsewhere would find the parts, by conditions on the rows and their keys.
+        let columns = ["n", "held_out", "id"].map(ident);
+        let keyed = context.read_batch(numbers(count)).unwrap().with_column("key", row_key(7, columns)).unwrap();
         let mut counts = [0; 3];
         for (count, part) in counts.iter_mut().zip([Part::Train, Part::Eval, Part::Test]) {
-            *count = context.read_table(staged.table(&split, part).unwrap()).unwrap().count().await.unwrap();
+            *count = rows.part(&split, part).await.unwrap().count().await.unwrap();
+            let condition = split.condition(part, "key", true).unwrap_or_else(|| lit(true));
+            let of_condition = keyed.clone().filter(condition).unwrap().count().await.unwrap();
+            assert_eq!(of_condition, *count, "{method:?} {part:?}");
         }
         counts
     }
@@ -343,11 +409,11 @@ mod tests {
         let mut seen = Vec::new();
         for batches in [vec![0, 20_000, 40_000], vec![40_000, 0, 20_000]] {
             let context = SessionContext::new();
-            let staged = staged(&context, batches.into_iter().map(thirds).collect()).await;
-            let split = Split::decide(&SplitMethod::Auto, &staged, &context).await.unwrap();
+            let rows = held(&context, batches.into_iter().map(thirds).collect()).await;
+            let split = Split::decide(&SplitMethod::Auto, &rows).await.unwrap();
             let mut sums = Vec::new();
             for part in [Part::Train, Part::Eval, Part::Test] {
-                context.register_table("t", staged.table(&split, part).unwrap()).unwrap();
+                context.register_table("t", rows.staged().table(&split, part).unwrap()).unwrap();
                 let rows = context.sql("SELECT count(*), sum(n) FROM t").await.unwrap().collect().await.unwrap();
                 context.deregister_table("t").unwrap();
                 sums.push((format!("{:?}", rows[0].column(0)), format!("{:?}", rows[0].column(1))));

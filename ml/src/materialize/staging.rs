@@ -2,16 +2,14 @@
 //! stay in memory while the session's pool grants it, then go to Arrow IPC files in the session's temporary directory.
 
 use std::collections::BinaryHeap;
-use std::fs::File;
-use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{Array, RecordBatch};
 use arrow::compute::{filter_record_batch, is_not_null};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::ipc::reader::FileReader;
+use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::DataFusionError;
@@ -19,19 +17,17 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::prelude::SessionContext;
 use engine::{Error, Result};
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
+use super::piece::{Piece, spread_ties};
 use super::row_key::{RowKey, RowKeys, arrow_error, from_array, to_array};
 use super::spill::{SpillDirectory, write_batches};
-use super::split::{HELD_OUT, Part, Split};
-
-/// The name of the key's column in staged batches; it comes last.
-const KEY_COLUMN: &str = "__gristmill_row_key";
-/// How many of the smallest keys are remembered: those that AUTO_SPLIT holds out, and the next, which tells whether the last
-/// of them stands alone.
-const SMALLEST_KEYS: usize = HELD_OUT + 1;
+use super::split::{Part, Split};
+use super::training_rows::{KEY_COLUMN, SMALLEST_KEYS, TrainingRows};
+use crate::statistics::Rows;
 
 /// The part of the memory limit up to which rows stay in memory: fitting, encoding and the shards want the rest.
 const HELD_PART: usize = 4;
@@ -40,7 +36,7 @@ const HELD_PART: usize = 4;
 #[derive(Debug)]
 pub struct Staged {
     schema: SchemaRef,
-    items: Arc<Vec<Item>>,
+    items: Arc<Vec<Piece>>,
     rows: u64,
     null_labels: u64,
     /// Ascending; at most one more than AUTO_SPLIT holds out.
@@ -49,40 +45,6 @@ pub struct Staged {
     // Kept for what they give back when dropped.
     _reservations: Vec<MemoryReservation>,
     _directory: Arc<SpillDirectory>,
-}
-
-/// A piece of the staged rows that one thread reads from beginning to end.
-#[derive(Debug)]
-pub(super) enum Item {
-    /// A batch with its keys.
-    Memory(RecordBatch),
-    /// An IPC file of such batches.
-    File(PathBuf),
-}
-
-impl Item {
-    /// How many of its rows have this key.
-    pub(super) fn count_of(&self, key: RowKey) -> Result<usize> {
-        let mut count = 0;
-        for batch in self.batches()? {
-            let batch = batch?;
-            count += from_array(batch.column(batch.num_columns() - 1)).iter().filter(|found| **found == key).count();
-        }
-        Ok(count)
-    }
-
-    /// Its batches, one after the other.
-    pub(super) fn batches(&self) -> Result<Box<dyn Iterator<Item = Result<RecordBatch>> + Send>> {
-        match self {
-            Item::Memory(batch) => Ok(Box::new(std::iter::once(Ok(batch.clone())))),
-            Item::File(path) => Ok(Box::new(open(path)?.map(|batch| batch.map_err(arrow_error)))),
-        }
-    }
-}
-
-fn open(path: &Path) -> Result<FileReader<BufReader<File>>> {
-    let file = File::open(path).map_err(|error| Error::Query(DataFusionError::IoError(error)))?;
-    FileReader::try_new_buffered(file, None).map_err(arrow_error)
 }
 
 /// Reads the partitions of a query and holds its rows, with their keys under `seed`. Rows in which one of `labels` is NULL are counted and
@@ -158,7 +120,7 @@ struct Collector {
     labels: Vec<usize>,
     keys: Arc<RowKeys>,
     held: Vec<RecordBatch>,
-    items: Vec<Item>,
+    items: Vec<Piece>,
     rows: u64,
     null_labels: u64,
     /// The smallest keys so far, at most [`SMALLEST_KEYS`], the largest of them on top.
@@ -215,7 +177,7 @@ impl Collector {
             return self.spill().await;
         }
         let held = std::mem::take(&mut self.held);
-        self.items.extend(held.into_iter().map(Item::Memory));
+        self.items.extend(held.into_iter().map(Piece::Memory));
         let kept = MemoryConsumer::new("training rows").register(pool);
         // What was granted once is not asked for again, it only changes its name.
         kept.grow(self.reservation.free());
@@ -256,7 +218,7 @@ impl Collector {
         tokio::task::spawn_blocking(move || write_batches(&written, &batches))
             .await
             .map_err(|error| Error::Query(DataFusionError::ExecutionJoin(Box::new(error))))??;
-        self.items.push(Item::File(path));
+        self.items.push(Piece::File(path));
         self.reservation.free();
         Ok(())
     }
@@ -277,11 +239,10 @@ pub(super) fn part_of(
     split: &Split,
     part: Part,
     ties: &mut usize,
-    schema: &SchemaRef,
 ) -> Result<(RecordBatch, Vec<RowKey>)> {
     let last = batch.num_columns() - 1;
     let keys = from_array(batch.column(last));
-    let rows = RecordBatch::try_new(Arc::clone(schema), batch.columns()[..last].to_vec()).map_err(arrow_error)?;
+    let rows = batch.project(&(0..last).collect::<Vec<_>>()).map_err(arrow_error)?;
     if *split == Split::None && part == Part::Train {
         return Ok((rows, keys));
     }
@@ -291,27 +252,12 @@ pub(super) fn part_of(
 }
 
 impl Staged {
-    /// The training query's columns.
+    /// The training query's columns, with the label's beside them.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// Rows of all parts.
-    pub fn rows(&self) -> u64 {
-        self.rows
-    }
-
-    /// Rows that were left out because their label is NULL.
-    pub fn null_labels(&self) -> u64 {
-        self.null_labels
-    }
-
-    /// The smallest keys of all rows, ascending: those that AUTO_SPLIT holds out, and the next.
-    pub(super) fn smallest_keys(&self) -> &[RowKey] {
-        &self.smallest_keys
-    }
-
-    pub(super) fn items(&self) -> &[Item] {
+    pub(super) fn items(&self) -> &[Piece] {
         &self.items
     }
 
@@ -334,10 +280,50 @@ impl Staged {
     }
 }
 
+/// Staged rows, and the query engine that is asked about them.
+pub struct HeldRows {
+    staged: Staged,
+    context: SessionContext,
+}
+
+impl HeldRows {
+    /// Rows that are asked in `context`.
+    pub fn new(staged: Staged, context: &SessionContext) -> Self {
+        HeldRows { staged, context: context.clone() }
+    }
+
+    /// The rows themselves.
+    pub fn staged(&self) -> &Staged {
+        &self.staged
+    }
+}
+
+#[async_trait]
+impl TrainingRows for HeldRows {
+    fn schema(&self) -> &SchemaRef {
+        &self.staged.schema
+    }
+    fn rows(&self) -> u64 {
+        self.staged.rows
+    }
+    fn null_labels(&self) -> u64 {
+        self.staged.null_labels
+    }
+    async fn part(&self, split: &Split, part: Part) -> Result<Rows> {
+        Ok(Rows::from(&self.context.read_table(self.staged.table(split, part)?)?))
+    }
+    async fn smallest_keys(&self) -> Result<Vec<RowKey>> {
+        Ok(self.staged.smallest_keys.clone())
+    }
+    async fn ties(&self, key: RowKey, wanted: Option<usize>) -> Result<Arc<[usize]>> {
+        spread_ties(self.staged.items(), key, wanted)
+    }
+}
+
 #[derive(Debug)]
 struct StagedPartition {
     schema: SchemaRef,
-    items: Arc<Vec<Item>>,
+    items: Arc<Vec<Piece>>,
     first: usize,
     step: usize,
     split: Split,
@@ -360,8 +346,8 @@ impl PartitionStream for StagedPartition {
             };
             let (split, schema, mut ties) = (split.clone(), Arc::clone(&schema), split.ties(index));
             batches.map(move |batch| {
-                let rows = part_of(&batch.map_err(external)?, &split, part, &mut ties, &schema).map_err(external)?;
-                Ok(rows.0)
+                let (rows, _) = part_of(&batch.map_err(external)?, &split, part, &mut ties).map_err(external)?;
+                Ok(RecordBatch::try_new(Arc::clone(&schema), rows.columns().to_vec())?)
             })
         });
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), futures::stream::iter(rows)))
@@ -379,7 +365,6 @@ fn external(error: Error) -> DataFusionError {
 pub(super) mod tests {
     use arrow::array::Int64Array;
     use datafusion::execution::memory_pool::{GreedyMemoryPool, UnboundedMemoryPool};
-    use datafusion::prelude::SessionContext;
 
     use super::*;
 
@@ -387,6 +372,11 @@ pub(super) mod tests {
     pub(in crate::materialize) async fn staged(context: &SessionContext, batches: Vec<RecordBatch>) -> Staged {
         let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
         staged_in(context, batches, &pool, &[]).await.unwrap()
+    }
+
+    /// As [`staged`], ready to be asked.
+    pub(in crate::materialize) async fn held(context: &SessionContext, batches: Vec<RecordBatch>) -> HeldRows {
+        HeldRows::new(staged(context, batches).await, context)
     }
 
     pub(in crate::materialize) async fn staged_in(
@@ -411,7 +401,7 @@ pub(super) mod tests {
     async fn rows_without_a_label_are_left_out_and_counted() {
         let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
         let staged = staged_in(&SessionContext::new(), vec![numbers(0, 300)], &pool, &["n".to_string()]).await.unwrap();
-        assert_eq!((staged.rows(), staged.null_labels()), (200, 100));
+        assert_eq!((staged.rows, staged.null_labels), (200, 100));
     }
 
     #[tokio::test]
@@ -427,7 +417,7 @@ pub(super) mod tests {
         let in_memory = staged(&context, batches.clone()).await;
         let small: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(100_000));
         let spilled = staged_in(&context, batches, &small, &[]).await.unwrap();
-        assert!(spilled.items().iter().any(|item| matches!(item, Item::File(_))));
+        assert!(spilled.items().iter().any(|item| matches!(item, Piece::File(_))));
         assert_eq!(sum(&in_memory).await, sum(&spilled).await);
         let directory = spilled._directory.path().to_path_buf();
         assert!(directory.exists());

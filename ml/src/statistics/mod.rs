@@ -8,6 +8,7 @@ mod categories;
 mod moments;
 mod quantiles;
 pub(crate) mod ranks;
+mod rows;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use datafusion::scalar::ScalarValue;
 pub use categories::TopCategories;
 pub use moments::Moments;
 pub use quantiles::Quantiles;
+pub use rows::Rows;
 
 /// All aggregate functions of this module, to register with a session.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {

@@ -1,29 +1,38 @@
 //! The values that stand at given places of a sorted column. The column is sorted by the query engine, which spills, so
-//! this needs little memory for any number of distinct values; a tally is faster where it fits.
+//! this needs little memory for any number of distinct values; a tally is faster where it fits. In this process the sorted
+//! values are counted as they pass; elsewhere they are numbered, and only those that are wanted come here.
 
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{Expr, cast};
+use datafusion::functions_window::expr_fn::row_number;
+use datafusion::logical_expr::{Expr, ExprFunctionExt, cast, lit};
 use datafusion::prelude::{DataFrame, ident};
 use engine::{Error, Result};
 use futures::TryStreamExt;
 
+use super::Rows;
 use crate::tally;
 
 const VALUE: &str = "value";
+const NUMBER: &str = "number";
 
 /// The values at `ranks` (ascending, from 0) of `expression` over `rows`, in ascending order without NULL.
 ///
 /// # Errors
 /// A failing query; fewer values than the last rank asks for.
-pub(crate) async fn at_ranks(rows: &DataFrame, expression: Expr, ranks: &[u64]) -> Result<Vec<ScalarValue>> {
+pub(crate) async fn at_ranks(rows: &Rows, expression: Expr, ranks: &[u64]) -> Result<Vec<ScalarValue>> {
     debug_assert!(ranks.is_sorted(), "ranks come in ascending order");
-    let column = rows.clone().select(vec![expression.alias(VALUE)])?.filter(ident(VALUE).is_not_null())?;
+    let column = rows.frame().select(vec![expression.alias(VALUE)])?.filter(ident(VALUE).is_not_null())?;
+    if rows.is_remote() { numbered(rows, column, ranks).await } else { passing(column, ranks).await }
+}
+
+/// Sorts the values here, and goes through them as far as the last rank.
+async fn passing(column: DataFrame, ranks: &[u64]) -> Result<Vec<ScalarValue>> {
     let mut batches = column.sort(vec![ident(VALUE).sort(true, false)])?.execute_stream().await?;
     let mut found = Vec::with_capacity(ranks.len());
     let mut passed = 0;
     while found.len() < ranks.len() {
         let Some(batch) = batches.try_next().await? else {
-            return Err(Error::invalid(format!("a sorted column ended after {passed} values")));
+            return Err(ended_early(passed));
         };
         let end = passed + batch.num_rows() as u64;
         while let Some(rank) = ranks.get(found.len()).filter(|rank| **rank < end) {
@@ -34,9 +43,27 @@ pub(crate) async fn at_ranks(rows: &DataFrame, expression: Expr, ranks: &[u64]) 
     Ok(found)
 }
 
+/// Has the values numbered in their order by whoever executes queries, and those of the ranks sent here.
+async fn numbered(rows: &Rows, column: DataFrame, ranks: &[u64]) -> Result<Vec<ScalarValue>> {
+    let number = row_number().order_by(vec![ident(VALUE).sort(true, false)]).build()?.alias(NUMBER);
+    let wanted = ranks.iter().map(|rank| lit(rank + 1)).collect();
+    let wanted = column.select(vec![ident(VALUE), number])?.filter(ident(NUMBER).in_list(wanted, false))?;
+    let mut found = Vec::with_capacity(ranks.len());
+    for batch in rows.answer(wanted.sort(vec![ident(NUMBER).sort(true, false)])?).await? {
+        for row in 0..batch.num_rows() {
+            found.push(ScalarValue::try_from_array(batch.column(0), row)?);
+        }
+    }
+    if found.len() == ranks.len() { Ok(found) } else { Err(ended_early(found.len() as u64)) }
+}
+
+fn ended_early(values: u64) -> Error {
+    Error::invalid(format!("a sorted column ended after {values} values"))
+}
+
 /// What [`tally::Tally::quantiles`] gives for the `count` values of `expression` that are not NULL, by sorting them.
 pub(crate) async fn sorted_quantiles(
-    rows: &DataFrame,
+    rows: &Rows,
     expression: &Expr,
     count: u64,
     probabilities: &[f64],
@@ -79,6 +106,16 @@ mod tests {
         let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(3));
         let rows = context.read_batches(batches).unwrap();
         let count = columns.iter().map(|column| column.len() - column.null_count()).sum::<usize>();
+        let rows = Rows::from(&rows);
+        if let Some(last) = (count as u64).checked_sub(1) {
+            let mut ranks = vec![0, last / 3, last];
+            ranks.dedup();
+            let column = rows.frame().select(vec![ident("x").alias(VALUE)]).unwrap();
+            let column = column.filter(ident(VALUE).is_not_null()).unwrap();
+            let by_number = numbered(&rows, column.clone(), &ranks).await.unwrap();
+            // As text, in which a value that is no number is equal to itself.
+            assert_eq!(format!("{by_number:?}"), format!("{:?}", passing(column, &ranks).await.unwrap()));
+        }
         sorted_quantiles(&rows, &ident("x"), count as u64, probabilities).await.unwrap()
     }
 

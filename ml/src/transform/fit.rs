@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use arrow::datatypes::DataType;
-use datafusion::prelude::DataFrame;
 use engine::{Error, Result};
 
 use super::categories::{Categories, CategoryType};
@@ -19,6 +18,7 @@ use super::spec::{
 };
 use super::statistics::{ColumnStatistics, Find, Needs, collect};
 use super::target::{self, Target};
+use crate::statistics::Rows;
 
 /// What is asked beside what the functions need.
 #[derive(Debug, Clone)]
@@ -43,12 +43,13 @@ impl TransformSpec {
     ///
     /// # Errors
     /// No rows, NaN or infinities in a number (names the column), arrays of different lengths, a failing query.
-    pub async fn fit(&self, train: &DataFrame, options: &FitOptions) -> Result<FrozenTransform> {
+    pub async fn fit(&self, train: impl Into<Rows>, options: &FitOptions) -> Result<FrozenTransform> {
+        let train = train.into();
         let mut fitting = Fitting { spec: self, steps: Vec::new(), warnings: Vec::new(), info: Vec::new() };
         let levels = self.levels()?;
         let last = levels.values().copied().max().unwrap_or(0);
         for level in 1..=last.max(1) {
-            fitting.fit_level(level, &levels, train, options).await?;
+            fitting.fit_level(level, &levels, &train, options).await?;
         }
         fitting.freeze()
     }
@@ -83,7 +84,7 @@ impl Fitting<'_> {
         &mut self,
         level: usize,
         levels: &BTreeMap<String, usize>,
-        train: &DataFrame,
+        train: &Rows,
         options: &FitOptions,
     ) -> Result<()> {
         let mut wanted: Vec<(String, Needs)> = Vec::new();

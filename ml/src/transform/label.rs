@@ -6,7 +6,6 @@ use arrow::array::{Array, ArrayRef, StringArray, UInt32Array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::DataType;
 use datafusion::logical_expr::Expr;
-use datafusion::prelude::DataFrame;
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +15,7 @@ use super::fitted::as_numbers;
 use super::input::type_as_text;
 use super::spec::{engine_error, is_text};
 use super::statistics::{Find, Needs, collect};
+use crate::statistics::Rows;
 
 /// More classes than this are taken for a number, a name or a key.
 const CLASSES_MAX: usize = 1_000;
@@ -92,7 +92,7 @@ impl LabelEncoding {
     /// No rows; NULL in all of them; one value alone; more than 1,000 classes; a type that does not fit the task; NaN or
     /// infinities.
     pub async fn fit(
-        train: &DataFrame,
+        train: impl Into<Rows>,
         name: &str,
         expr: Expr,
         data_type: &DataType,
@@ -103,7 +103,7 @@ impl LabelEncoding {
             LabelTask::Classification => Needs { categories: true, ..Needs::default() },
             LabelTask::Regression => Needs { moments: true, ..Needs::default() },
         };
-        let found = collect(train, &[(expr, needs)], Find::ByCounting).await?.swap_remove(0);
+        let found = collect(&train.into(), &[(expr, needs)], Find::ByCounting).await?.swap_remove(0);
         let (rows, nulls) = (found.rows, found.nulls);
         if rows == 0 {
             return Err(Error::invalid("there are no training rows"));

@@ -11,6 +11,7 @@ use engine::{Error, Result};
 use super::array_moments::array_moments;
 use super::categories::CategoryCounts;
 use super::planning;
+use crate::statistics::Rows;
 use crate::statistics::ranks::sorted_quantiles;
 
 /// Which statistics of a column are wanted.
@@ -85,7 +86,7 @@ pub enum Find {
 
 /// One aggregate query over `rows` for all statistics of plain columns and of arrays of numbers, and one more for each
 /// column whose elements are counted.
-pub(crate) async fn collect(rows: &DataFrame, wanted: &[(Expr, Needs)], find: Find) -> Result<Vec<ColumnStatistics>> {
+pub(crate) async fn collect(rows: &Rows, wanted: &[(Expr, Needs)], find: Find) -> Result<Vec<ColumnStatistics>> {
     let mut aggregates = vec![count(lit(1i64)).alias("rows")];
     for (i, (column, needs)) in wanted.iter().enumerate() {
         aggregates.push(count(column.clone()).alias(format!("n{i}")));
@@ -106,7 +107,7 @@ pub(crate) async fn collect(rows: &DataFrame, wanted: &[(Expr, Needs)], find: Fi
             aggregates.push(aggregate("gm_top_categories", arguments)?.alias(format!("c{i}")));
         }
     }
-    let answer = one_row(rows.clone().aggregate(Vec::new(), aggregates)?).await?;
+    let answer = one_row(rows, rows.frame().aggregate(Vec::new(), aggregates)?).await?;
     let total = integer(&answer, "rows")?;
     let mut found = Vec::with_capacity(wanted.len());
     for (i, (column, needs)) in wanted.iter().enumerate() {
@@ -145,11 +146,11 @@ pub(crate) async fn collect(rows: &DataFrame, wanted: &[(Expr, Needs)], find: Fi
     Ok(found)
 }
 
-async fn elements(rows: &DataFrame, array: &Expr) -> Result<CategoryCounts> {
-    let elements = rows.clone().select(vec![array.clone().alias("x")])?.unnest_columns(&["x"])?;
+async fn elements(rows: &Rows, array: &Expr) -> Result<CategoryCounts> {
+    let elements = rows.frame().select(vec![array.clone().alias("x")])?.unnest_columns(&["x"])?;
     let x = planning::column("x");
     let counted = aggregate("gm_top_categories", vec![x, lit(ScalarValue::Int64(None))])?.alias("c");
-    let answer = one_row(elements.aggregate(Vec::new(), vec![counted])?).await?;
+    let answer = one_row(rows, elements.aggregate(Vec::new(), vec![counted])?).await?;
     // A missing array sets no column, so NULL does not count as "other" here.
     Ok(CategoryCounts { counts: category_counts(column_of(&answer, "c")?.as_list::<i32>()), nulls: 0 })
 }
@@ -159,8 +160,8 @@ fn aggregate(name: &str, arguments: Vec<Expr>) -> Result<Expr> {
     Ok(function.expect("the statistics functions are in this crate").call(arguments))
 }
 
-async fn one_row(query: DataFrame) -> Result<RecordBatch> {
-    let batches = query.collect().await?;
+async fn one_row(rows: &Rows, query: DataFrame) -> Result<RecordBatch> {
+    let batches = rows.answer(query).await?;
     let row = batches.into_iter().find(|batch| batch.num_rows() > 0);
     row.ok_or_else(|| Error::invalid("an aggregate query over the training rows gave no answer"))
 }

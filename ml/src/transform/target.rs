@@ -16,7 +16,6 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type};
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::{Expr, cast, lit};
-use datafusion::prelude::DataFrame;
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +23,7 @@ use super::categories::{Categories, CategoryType, Lookup};
 use super::exact_float;
 use super::fitted::Fitted;
 use super::label::LabelEncoding;
+use crate::statistics::Rows;
 
 /// The label that categories are encoded with, as the training rows show it.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ struct Share {
 /// # Errors
 /// A failing query.
 pub(crate) async fn fit(
-    train: &DataFrame,
+    train: &Rows,
     column: Expr,
     of: CategoryType,
     target: &Target,
@@ -144,10 +144,11 @@ impl Encodings {
 }
 
 /// Counts of classes in each category: whole numbers, so the order of rows cannot matter.
-async fn of_classes(train: &DataFrame, column: Expr, label: &Expr, classes: &[String]) -> Result<Groups> {
+async fn of_classes(train: &Rows, column: Expr, label: &Expr, classes: &[String]) -> Result<Groups> {
     let text = |expr: Expr, name: &str| cast(expr, DataType::Utf8).alias(name);
     let by = vec![text(column, "category"), text(label.clone(), "class")];
-    let batches = train.clone().aggregate(by, vec![count(lit(1i64)).alias("rows")])?.collect().await?;
+    let counted = train.frame().aggregate(by, vec![count(lit(1i64)).alias("rows")])?;
+    let batches = train.answer(counted).await?;
     let mut counts: BTreeMap<Option<String>, Vec<u64>> = BTreeMap::new();
     for batch in &batches {
         let (categories, labels) = (batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>());
@@ -176,14 +177,14 @@ async fn of_classes(train: &DataFrame, column: Expr, label: &Expr, classes: &[St
 }
 
 /// Moments of the label in each category and in all rows, from exact sums.
-async fn of_numbers(train: &DataFrame, column: Expr, label: &Expr) -> Result<Groups> {
+async fn of_numbers(train: &Rows, column: Expr, label: &Expr) -> Result<Groups> {
     let moments = || {
         let found = crate::statistics::aggregates().into_iter().find(|function| function.name() == "gm_moments");
         found.expect("the statistics functions are in this crate").call(vec![label.clone()]).alias("moments")
     };
     let by = vec![cast(column, DataType::Utf8).alias("category")];
-    let grouped = train.clone().aggregate(by, vec![moments()])?.collect().await?;
-    let whole = train.clone().aggregate(Vec::new(), vec![moments()])?.collect().await?;
+    let grouped = train.answer(train.frame().aggregate(by, vec![moments()])?).await?;
+    let whole = train.answer(train.frame().aggregate(Vec::new(), vec![moments()])?).await?;
     let share = |moments: &ArrayRef, row: usize| -> Option<(u64, Vec<Share>)> {
         let moments = moments.as_struct();
         let number = |name: &str| {
