@@ -149,9 +149,9 @@ mod tests {
                 ),
                 file(
                     Some(15_001),
-                    json!({"numRecords": 2, "minValues": {"n": 6}, "maxValues": {"n": 9}, "nullCount": {"n": 2}}),
+                    json!({"numRecords": 2, "minValues": {"n": 6}, "maxValues": {"n": 9}, "nullCount": {"n": 0, "name": 2}}),
                 ),
-                file(None, Value::Null),
+                file(None, json!({"numRecords": 4})),
             ]
         };
         let context = SessionContext::new();
@@ -159,8 +159,8 @@ mod tests {
         for (filter, expected) in [
             ("n > 5", [false, true, true]),
             ("n = 9", [false, true, true]),
-            ("name = 'g'", [false, true, true]),
-            ("n IS NOT NULL", [true, false, true]),
+            ("name = 'g'", [false, false, true]),
+            ("name IS NOT NULL", [true, false, true]),
             ("day = DATE '2011-01-26'", [true, false, false]),
             ("day > DATE '2011-01-26'", [false, true, false]),
             ("day IS NULL", [false, false, true]),
