@@ -10,33 +10,22 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const PURGE_DELAY: c_int = 15;
 /// Short enough that a sort's memory is gone before the merge of its runs has filled up.
 const SOON_MS: c_long = 10;
-/// Longer than most queries: what one operator has freed the next one takes without a fault for every page of it.
-const LATE_MS: c_long = 10_000;
 
 unsafe extern "C" {
     fn mi_option_set(option: c_int, value: c_long);
-}
-
-/// Keeps freed memory for a while: of the 22 queries of the benches it saves a tenth of the processor's time.
-pub(crate) fn give_back_late() {
-    set_delay(LATE_MS);
 }
 
 /// Gives freed memory back soon, for processes that were told how much they may take: what the allocator keeps for a second,
 /// and what a huge page holds beside the few bytes that were asked for, counts against the limit in the eyes of whoever set
 /// it. Costs a little time.
 pub(crate) fn give_back_soon() {
-    set_delay(SOON_MS);
+    // SAFETY: the function stores a number in a static table. mimalloc asks that no other thread changes options at the same
+    // time: nobody else in this program does.
+    unsafe { mi_option_set(PURGE_DELAY, SOON_MS) }
     #[cfg(target_os = "linux")]
     // SAFETY: sets a flag of this process that tells the kernel how to fill memory from now on. A kernel that does not know
     // it answers with an error, and then nothing changes.
     unsafe {
         libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0);
     }
-}
-
-fn set_delay(milliseconds: c_long) {
-    // SAFETY: the function stores a number in a static table. mimalloc asks that no other thread changes options at the same
-    // time: nobody else in this program does.
-    unsafe { mi_option_set(PURGE_DELAY, milliseconds) }
 }

@@ -112,9 +112,8 @@ impl Console {
     pub(crate) fn new(common: &CommonArgs, output: &OutputArgs, voice: Voice) -> Result<Self> {
         let extension = gristmill::extension();
         let config = Config::load(&Surroundings::of_process(), common, output, &extension.settings)?;
-        match config.options.memory_limit {
-            Some(_) => crate::allocator::give_back_soon(),
-            None => crate::allocator::give_back_late(),
+        if config.options.memory_limit.is_some() {
+            crate::allocator::give_back_soon();
         }
         crate::log::start(common.verbose);
         let stderr_is_terminal = std::io::stderr().is_terminal();
