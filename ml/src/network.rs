@@ -11,10 +11,14 @@ use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::Kernel;
-use crate::layer::{Activation, activation, dense, dropout, norm};
+use crate::layer::{Activation, dense, dropout, norm};
 use crate::loss::Loss;
 use crate::random::Stream;
 use crate::shards::{Block, FeatureLayout};
+
+mod backward;
+
+pub use backward::{LayerDone, Target};
 
 /// What a network is made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,7 +72,7 @@ pub struct View {
     pub name: String,
     /// [I, H] for weights, [H] for the rest.
     pub shape: Vec<usize>,
-    /// Where in the flat vector.
+    /// Where in the flat vector, in which the last layer comes first.
     pub range: Range<usize>,
     /// Whether penalties and weight decay apply: to weights alone.
     pub penalised: bool,
@@ -84,6 +88,18 @@ struct Layer {
     norm: Option<(Range<usize>, Range<usize>)>,
     /// None for the output layer.
     activation: Option<Activation>,
+}
+
+impl Layer {
+    /// All its parameters: they lie together.
+    fn range(&self) -> Range<usize> {
+        self.weight.start..self.norm.as_ref().map_or(self.bias.end, |(_, shift)| shift.end)
+    }
+
+    /// Numbers that a row has behind the activation.
+    fn outputs(&self) -> usize {
+        self.activation.map_or(self.width, |function| function.outputs(self.width))
+    }
 }
 
 /// The shape of a network: where everything is.
@@ -105,49 +121,45 @@ mod streams {
 }
 
 impl Architecture {
-    /// Lays the parameters out.
+    /// Lays the parameters out, the last layer first: its gradient is known first, so that what is known is always the
+    /// beginning of the vector.
     pub fn new(spec: &NetworkSpec) -> Result<Self> {
         spec.check()?;
-        let (mut layers, mut views, mut next) = (Vec::new(), Vec::new(), 0);
-        let mut view = |name: String, shape: Vec<usize>| -> Range<usize> {
-            let range = next..next + shape.iter().product::<usize>();
-            next = range.end;
-            let penalised = shape.len() == 2;
-            views.push(View { name, shape, range: range.clone(), penalised });
-            range
-        };
+        let mut shapes = Vec::new();
         let mut inputs = spec.inputs.dims();
-        for (index, width) in spec.hidden.iter().copied().enumerate() {
+        for width in spec.hidden.iter().copied() {
+            shapes.push((inputs, width, Some(spec.activation)));
+            inputs = spec.activation.outputs(width);
+        }
+        shapes.push((inputs, spec.outputs, None));
+        let norms = |activation: &Option<Activation>| spec.layer_norm && activation.is_some();
+        let count = |(inputs, width, activation): &(usize, usize, Option<Activation>)| {
+            width * (inputs + if norms(activation) { 3 } else { 1 })
+        };
+        let parameters = shapes.iter().map(count).sum();
+        let (mut layers, mut views, mut end) = (Vec::new(), Vec::new(), parameters);
+        for (index, shape) in shapes.iter().enumerate() {
+            end -= count(shape);
+            let (inputs, width, activation) = *shape;
+            let name = if activation.is_some() { format!("layer{index}") } else { "output".to_owned() };
+            let mut next = end;
+            let mut view = |part: &str, shape: Vec<usize>| -> Range<usize> {
+                let range = next..next + shape.iter().product::<usize>();
+                next = range.end;
+                let penalised = shape.len() == 2;
+                views.push(View { name: format!("{name}.{part}"), shape, range: range.clone(), penalised });
+                range
+            };
             layers.push(Layer {
                 inputs,
                 width,
-                weight: view(format!("layer{index}.weight"), vec![inputs, width]),
-                bias: view(format!("layer{index}.bias"), vec![width]),
-                norm: spec.layer_norm.then(|| {
-                    (
-                        view(format!("layer{index}.norm_gain"), vec![width]),
-                        view(format!("layer{index}.norm_shift"), vec![width]),
-                    )
-                }),
-                activation: Some(spec.activation),
+                weight: view("weight", vec![inputs, width]),
+                bias: view("bias", vec![width]),
+                norm: norms(&activation).then(|| (view("norm_gain", vec![width]), view("norm_shift", vec![width]))),
+                activation,
             });
-            inputs = spec.activation.outputs(width);
         }
-        layers.push(Layer {
-            inputs,
-            width: spec.outputs,
-            weight: view("output.weight".into(), vec![inputs, spec.outputs]),
-            bias: view("output.bias".into(), vec![spec.outputs]),
-            norm: None,
-            activation: None,
-        });
-        Ok(Architecture {
-            group_offsets: spec.inputs.group_offsets(),
-            spec: spec.clone(),
-            layers,
-            views,
-            parameters: next,
-        })
+        Ok(Architecture { group_offsets: spec.inputs.group_offsets(), spec: spec.clone(), layers, views, parameters })
     }
 
     /// What it was made from.
@@ -160,7 +172,7 @@ impl Architecture {
         self.parameters
     }
 
-    /// The named parts of the parameter vector, in its order.
+    /// The named parts of the parameter vector, from the first layer to the last.
     pub fn views(&self) -> &[View] {
         &self.views
     }
@@ -185,8 +197,15 @@ impl Architecture {
         parameters
     }
 
-    /// The network's raw outputs for a tile are left in the tape. `chance` turns dropout on.
-    pub fn forward(&self, kernel: Kernel, parameters: &[f32], tile: Tile<'_>, chance: Option<Chance>, tape: &mut Tape) {
+    /// The network's raw outputs for a tile are left in the tape. A branch turns dropout on.
+    pub fn forward(
+        &self,
+        kernel: Kernel,
+        parameters: &[f32],
+        tile: Tile<'_>,
+        branch: Option<Branch<'_>>,
+        tape: &mut Tape,
+    ) {
         let rows = tile.rows;
         for (index, layer) in self.layers.iter().enumerate() {
             let (before, here) = tape.layers.split_at_mut(index);
@@ -220,93 +239,18 @@ impl Architecture {
             let kept = if function.keeps_input() { rows * width } else { 0 };
             function.forward(z, bias, layer.width, &mut here.a[..kept]);
             here.dropping = false;
-            if let (Some(chance), true) = (chance, self.spec.dropout > 0.0) {
-                let stream = Stream::new(chance.seed, streams::DROPOUT + index as u64);
+            if let (Some(branch), true) = (branch, self.spec.dropout > 0.0) {
+                let stream = Stream::new(branch.seed, streams::DROPOUT + index as u64);
                 let mask = &mut here.mask[..rows * width];
-                dropout::draw(stream, chance.place, self.spec.dropout, width, mask);
+                let part = rows / branch.leaves.len() * width;
+                for (leaf, mask) in branch.leaves.iter().zip(mask.chunks_exact_mut(part)) {
+                    dropout::draw(stream, leaf.place, self.spec.dropout, width, mask);
+                }
                 let values = if function.keeps_input() { &here.a[..rows * width] } else { &here.z[..rows * width] };
                 dropout::apply(values, mask, &mut here.dropped[..rows * width]);
                 here.dropping = true;
             }
         }
-    }
-
-    /// Forward and backward of a tile: writes the gradient of the summed weighted loss to `gradient` [P] and gives the
-    /// sum of weighted losses.
-    pub fn gradient(
-        &self,
-        kernel: Kernel,
-        parameters: &[f32],
-        tile: Tile<'_>,
-        chance: Option<Chance>,
-        tape: &mut Tape,
-        gradient: &mut [f32],
-    ) -> f64 {
-        self.forward(kernel, parameters, tile, chance, tape);
-        let rows = tile.rows;
-        let Tape { layers, delta, slopes } = tape;
-        let last = self.layers.len() - 1;
-        let outputs = &mut layers[last].z[..rows * self.spec.outputs];
-        let loss = self.spec.loss.gradient(outputs, self.spec.outputs, tile.labels, tile.weights);
-        for index in (0..=last).rev() {
-            let layer = &self.layers[index];
-            let (before, here) = layers.split_at_mut(index);
-            let here = &mut here[0];
-            // The gradient of this layer's sums: of the output layer the loss has left it in z.
-            let dz: &mut [f32] = match layer.activation {
-                None => {
-                    activation::column_sums(
-                        &here.z[..rows * layer.width],
-                        layer.width,
-                        &mut gradient[layer.bias.clone()],
-                    );
-                    &mut here.z[..rows * layer.width]
-                }
-                Some(function) => {
-                    let delta = &mut delta[..rows * function.outputs(layer.width)];
-                    if here.dropping {
-                        dropout::backward(delta, &here.mask[..delta.len()]);
-                    }
-                    let slopes = &mut slopes[..rows * layer.width];
-                    let kept = &here.z[..rows * layer.width];
-                    function.backward(kept, delta, layer.width, slopes, &mut gradient[layer.bias.clone()]);
-                    if let Some((gain, shift)) = &layer.norm {
-                        let (head, tail) = gradient.split_at_mut(shift.start);
-                        let normal = &here.normal[..rows * layer.width];
-                        let inverse = &here.inverse[..rows];
-                        let shift_gradient = &mut tail[..shift.len()];
-                        norm::backward(
-                            slopes,
-                            &parameters[gain.clone()],
-                            normal,
-                            inverse,
-                            &mut head[gain.clone()],
-                            shift_gradient,
-                        );
-                        activation::column_sums(slopes, layer.width, &mut gradient[layer.bias.clone()]);
-                    }
-                    slopes
-                }
-            };
-            let weight_gradient = &mut gradient[layer.weight.clone()];
-            match before.last() {
-                None => {
-                    let dense_inputs = self.spec.inputs.dense;
-                    let (dense_part, one_hot_part) = weight_gradient.split_at_mut(dense_inputs * layer.width);
-                    dense::weight_gradient(kernel, rows, dense_inputs, layer.width, tile.dense, dz, dense_part);
-                    one_hot_part.fill(0.0);
-                    dense::scatter(&self.group_offsets, tile.indices, dz, layer.width, weight_gradient);
-                }
-                Some(before) => {
-                    let x = &before.output()[..rows * layer.inputs];
-                    dense::weight_gradient(kernel, rows, layer.inputs, layer.width, x, dz, weight_gradient);
-                    let weights = &parameters[layer.weight.clone()];
-                    let dx = &mut delta[..rows * layer.inputs];
-                    dense::input_gradient(kernel, rows, layer.inputs, layer.width, dz, weights, dx);
-                }
-            }
-        }
-        loss
     }
 
     /// Sum over rows of weight * loss, without dropout.
@@ -323,6 +267,11 @@ impl Architecture {
         self.spec.loss.predictions(outputs, self.spec.outputs);
         outputs
     }
+}
+
+/// A range of rows as a range of numbers.
+fn scaled(rows: Range<usize>, width: usize) -> Range<usize> {
+    rows.start * width..rows.end * width
 }
 
 /// Rows that go through a network together; borrowed from a block or from a batch.
@@ -354,15 +303,35 @@ impl<'a> Tile<'a> {
             weights: &block.weights[weights],
         }
     }
+
+    /// Some of its rows, without labels and weights.
+    fn part(&self, layout: &FeatureLayout, rows: Range<usize>) -> Tile<'a> {
+        Tile {
+            rows: rows.len(),
+            dense: &self.dense[scaled(rows.clone(), layout.dense)],
+            indices: &self.indices[scaled(rows, layout.groups.len())],
+            labels: &[],
+            weights: &[],
+        }
+    }
 }
 
-/// Turns dropout on: the seed and the tile's place.
+/// One leaf of the gradient tree: equal parts of a tile's rows, one behind the other.
 #[derive(Debug, Clone, Copy)]
-pub struct Chance {
-    /// The model's seed.
-    pub seed: u64,
-    /// Which rows these are.
+pub struct Leaf {
+    /// Which rows these are, as far as chance is concerned.
     pub place: dropout::Place,
+    /// Whether all its rows are padding.
+    pub is_empty: bool,
+}
+
+/// A complete subtree of the gradient tree, whose leaves go through the network as one tile.
+#[derive(Debug, Clone, Copy)]
+pub struct Branch<'a> {
+    /// A power of two.
+    pub leaves: &'a [Leaf],
+    /// The model's; dropout follows from it.
+    pub seed: u64,
 }
 
 /// What one layer leaves for its successor and for the way back.
@@ -402,11 +371,13 @@ pub struct Tape {
     delta: Vec<f32>,
     /// [R x widest]: gradient of a layer's sums.
     slopes: Vec<f32>,
+    /// Nodes of a layer's gradient tree that wait for their siblings.
+    nodes: Vec<Vec<f32>>,
 }
 
 impl Tape {
-    /// Room for tiles of up to `rows` rows through `architecture`.
-    pub fn new(architecture: &Architecture, rows: usize) -> Self {
+    /// Room for tiles of up to `rows` rows in up to `leaves` leaves through `architecture`.
+    pub fn new(architecture: &Architecture, rows: usize, leaves: usize) -> Self {
         let spec = &architecture.spec;
         let room = |layer: &Layer| -> LayerTape {
             let outputs = layer.activation.map_or(0, |function| function.outputs(layer.width));
@@ -427,7 +398,13 @@ impl Tape {
         let widest = |width: fn(&Layer) -> usize| architecture.layers.iter().map(width).max().unwrap_or(0);
         // The first layer's inputs get no gradient.
         let widest_input = architecture.layers.iter().skip(1).map(|layer| layer.inputs).max().unwrap_or(0);
-        Tape { layers, delta: vec![0.0; rows * widest_input], slopes: vec![0.0; rows * widest(|layer| layer.width)] }
+        let largest = architecture.layers.iter().map(|layer| layer.range().len()).max().unwrap_or(0);
+        Tape {
+            layers,
+            delta: vec![0.0; rows * widest_input],
+            slopes: vec![0.0; rows * widest(|layer| layer.width)],
+            nodes: vec![vec![0.0; largest]; leaves.max(1).ilog2() as usize],
+        }
     }
 
     fn outputs_mut(&mut self, len: usize) -> &mut [f32] {
@@ -454,7 +431,7 @@ impl Network {
         Ok(Network { architecture, parameters })
     }
 
-    /// A network with the parameters of a file; [P], in the order of [`Architecture::views`].
+    /// A network with the parameters of a file; [P], where [`Architecture::views`] says.
     pub fn from_parameters(spec: &NetworkSpec, parameters: Vec<f32>) -> Result<Self> {
         let architecture = Architecture::new(spec)?;
         if parameters.len() != architecture.parameters() {
@@ -489,7 +466,7 @@ impl Network {
     /// size.
     pub fn predict(&self, block: &Block, kernel: Kernel) -> Vec<f32> {
         let layout = &self.spec().inputs;
-        let mut tape = Tape::new(&self.architecture, block.rows.min(PREDICTION_TILE));
+        let mut tape = Tape::new(&self.architecture, block.rows.min(PREDICTION_TILE), 1);
         let mut predictions = Vec::with_capacity(block.rows * self.spec().outputs);
         for start in (0..block.rows).step_by(PREDICTION_TILE) {
             let tile = Tile::of(block, layout, start..(start + PREDICTION_TILE).min(block.rows));

@@ -343,8 +343,9 @@ mod tests {
     use super::*;
     use crate::kernel::Kernel;
     use crate::layer::Activation;
+    use crate::layer::dropout::Place;
     use crate::loss::Loss;
-    use crate::network::{Architecture, NetworkSpec, Tape, Tile};
+    use crate::network::{Architecture, Branch, Leaf, NetworkSpec, Tape, Target, Tile};
     use crate::shards::FeatureLayout;
     use std::collections::BTreeMap;
 
@@ -433,20 +434,29 @@ mod tests {
         let rows = case.labels.len();
         let row_weights = vec![1.0; rows];
         let tile = Tile { rows, dense: &case.x, indices: &[], labels: &case.labels, weights: &row_weights };
-        let mut weights = case.initial;
+        // PyTorch's vectors begin with the first layer, ours with the last.
+        let order: Vec<usize> = architecture.views().iter().flat_map(|view| view.range.clone()).collect();
+        let mut weights = vec![0.0; architecture.parameters()];
+        order.iter().zip(case.initial).for_each(|(place, weight)| weights[*place] = weight);
         let mut slots = vec![Vec::new(); 2];
         Optimizer::ADAM.start(&weights, 0.01, &mut slots);
-        let (mut tape, mut gradient) = (Tape::new(&architecture, rows), vec![0.0; architecture.parameters()]);
+        let (mut tape, mut gradient) = (Tape::new(&architecture, rows, 1), vec![0.0; architecture.parameters()]);
+        let leaves = [Leaf { place: Place { epoch: 0, leaf: 0, first_row: 0 }, is_empty: false }];
+        let branch = Branch { leaves: &leaves, seed: 0 };
         for (t, expected) in case.losses.iter().enumerate() {
-            let loss = architecture.gradient(Kernel::Native, &weights, tile, None, &mut tape, &mut gradient);
+            let mut loss = [0.0];
+            let mut target = Target { numbers: &mut gradient, first: 0, layer_done: None };
+            architecture.gradient(Kernel::Native, &weights, tile, branch, &mut tape, &mut loss, &mut target);
+            let [loss] = loss;
             assert!((loss / rows as f64 - expected).abs() < 1e-5, "loss at step {t}: {loss}, expected {expected}");
             let scale = 1.0 / rows as f64;
             let rule = StepRule { count: t as u64 + 1, rate: 0.01, scale, l1: 0.0, l2: 0.0, decays: true };
             let [first, second] = slots.get_disjoint_mut([0, 1]).unwrap();
             Optimizer::ADAM.prepare(rule).apply(&mut weights, &gradient, [first, second]);
         }
-        for (i, (got, expected)) in weights.iter().zip(case.r#final).enumerate() {
-            assert!((f64::from(*got) - expected).abs() < 1e-5, "parameter {i}: {got}, expected {expected}");
+        for (place, expected) in order.into_iter().zip(case.r#final) {
+            let got = weights[place];
+            assert!((f64::from(got) - expected).abs() < 1e-5, "parameter {place}: {got}, expected {expected}");
         }
     }
 

@@ -547,6 +547,24 @@ impl Hosts {
     fn set_link(&self, host: usize, state: &str) {
         ip(&format!("link set {}v{host} {state}", self.name)).unwrap();
     }
+
+    /// Lets no more than `rate` leave a host. `Err` says what this machine does not allow.
+    fn slow_down(&self, host: usize, rate: &str) -> Result<(), String> {
+        let limit = format!("qdisc add dev eth0 root tbf rate {rate} burst 16kb latency 500ms");
+        self.tc(host, &limit).map(drop)
+    }
+
+    /// How often what a host wanted to send had to wait.
+    fn waits(&self, host: usize) -> u64 {
+        let told = self.tc(host, "-s qdisc show dev eth0").unwrap();
+        let words: Vec<&str> = told.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "overlimits").expect("a limit tells how often it was met");
+        words[at + 1].parse().unwrap()
+    }
+
+    fn tc(&self, host: usize, arguments: &str) -> Result<String, String> {
+        output("ip", &format!("netns exec {}-{host} tc {arguments}", self.name))
+    }
 }
 
 impl Drop for Hosts {
@@ -560,11 +578,15 @@ impl Drop for Hosts {
 }
 
 fn ip(arguments: &str) -> Result<(), String> {
-    let output = Command::new("ip").args(arguments.split(' ')).output();
-    let output = output.map_err(|error| format!("ip {arguments}: {error}"))?;
+    output("ip", arguments).map(drop)
+}
+
+fn output(program: &str, arguments: &str) -> Result<String, String> {
+    let output = Command::new(program).args(arguments.split(' ')).output();
+    let output = output.map_err(|error| format!("{program} {arguments}: {error}"))?;
     match output.status.success() {
-        true => Ok(()),
-        false => Err(format!("ip {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(format!("{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim())),
     }
 }
 
@@ -595,4 +617,25 @@ fn a_host_that_is_cut_off_is_done_without() {
     hosts.set_link(1, "up");
     cluster.wait_for(3);
     assert_eq!(cluster.run(&cluster.order("back", 200, 0), 3..=3, &|_| {}).0.unwrap(), expected);
+}
+
+/// A slow link makes a run slow, and nothing else: the host behind it is not taken for lost.
+#[test]
+fn a_host_behind_a_slow_link_is_waited_for() {
+    let hosts = match Hosts::new(3) {
+        Ok(hosts) => hosts,
+        Err(reason) => return println!("skipped, this needs network namespaces: {reason}"),
+    };
+    // A step sends some 12 kB: a tenth of a second.
+    if let Err(reason) = hosts.slow_down(1, "1mbit") {
+        return println!("skipped, this needs a link that can be slowed down: {reason}");
+    }
+    let cluster = Cluster::without_executors(&format!("{}.1", hosts.network));
+    (0..3).for_each(|host| cluster.join_from(hosts.program(host), &format!("e-{host}"), &hosts.address(host)));
+    cluster.wait_for(3);
+    let (result, events) = cluster.run(&cluster.order("slow", 80, 0), 3..=3, &|_| {});
+    assert_eq!(result.unwrap(), undisturbed(80, 1));
+    assert_eq!(events.generations().len(), 1, "{events:?}");
+    assert!(events.lost().is_empty(), "{events:?}");
+    assert!(hosts.waits(1) > 80, "the link was the limit: {} waits", hosts.waits(1));
 }

@@ -12,6 +12,9 @@
 //! nothing twice. A rank has at most one bucket staged for each peer, so what it holds is bounded; once the vectors have
 //! grown nothing is allocated. A peer whose message is complete is not listened to until the next exchange: its next
 //! message waits in the connection.
+//!
+//! A message can be begun before its last plane is computed: what is not final yet is held back, and the rest goes out while
+//! the rank computes.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -77,6 +80,8 @@ pub(super) struct Conversation {
     bucket: usize,
     tag: Tag,
     peers: Vec<Peer>,
+    /// Numbers of the last plane that are final.
+    ready: usize,
     /// Whether this rank was told to leave; what it says of that in this exchange; whether any rank says so.
     told_to_leave: bool,
     says_leaving: bool,
@@ -134,6 +139,7 @@ impl Conversation {
             bucket,
             tag: Tag { generation: identity.generation, step: 0, round: 0 },
             peers: (0..identity.world).map(|_| peer()).collect(),
+            ready: usize::MAX,
             told_to_leave: false,
             says_leaving: false,
             leaving: false,
@@ -156,10 +162,11 @@ impl Conversation {
         (1..world).map(move |step| (rank + step) % world)
     }
 
-    /// Begins an exchange.
+    /// Begins an exchange whose numbers are all final.
     pub(super) fn begin(&mut self, tag: Tag, work: &Work<'_>, now: Duration) {
         let Identity { rank, generation, .. } = self.identity;
         self.tag = Tag { generation, ..tag };
+        self.ready = usize::MAX;
         // Every message of this rank in this exchange says the same.
         self.says_leaving = self.told_to_leave;
         self.leaving = self.told_to_leave;
@@ -169,6 +176,26 @@ impl Conversation {
             (out.staged, out.buckets) = (0, 0);
             (from.got, from.total, from.buckets, from.complete) = (0, 0, 0, false);
             *heard = now;
+        }
+    }
+
+    /// From now on only `ready` numbers of the last plane are final; `usize::MAX` when all are. Peers count as heard: this
+    /// rank has not listened while it computed.
+    pub(super) fn hold_back(&mut self, ready: usize, now: Duration) {
+        self.ready = ready;
+        self.peers.iter_mut().for_each(|peer| peer.heard = now);
+    }
+
+    /// Bytes of the message to a peer that may be sent.
+    fn sendable(&self, peer: Rank, work: &Work<'_>) -> u64 {
+        let out = &self.peers[peer].out;
+        match work {
+            Work::Exchange(offer) if self.ready < offer.plane => {
+                let cut = &offer.cuts[peer];
+                let held_back = cut.end - self.ready.clamp(cut.start, cut.end);
+                out.total - 4 * if work.planes() > 0 { held_back as u64 } else { 0 }
+            }
+            _ => out.total,
         }
     }
 
@@ -202,8 +229,9 @@ impl Conversation {
     /// What is to be sent to a peer now; empty when there is nothing. Stages the next bucket when the last one is gone.
     pub(super) fn outgoing(&mut self, peer: Rank, work: &Work<'_>) -> &[u8] {
         let out = &self.peers[peer].out;
-        if out.at == out.bytes.len() && out.staged < out.total {
-            self.stage(peer, work);
+        let sendable = self.sendable(peer, work);
+        if out.at == out.bytes.len() && out.staged < sendable {
+            self.stage(peer, work, sendable);
         }
         let out = &self.peers[peer].out;
         &out.bytes[out.at..]
@@ -213,11 +241,11 @@ impl Conversation {
         !self.peers[peer].out.is_done()
     }
 
-    fn stage(&mut self, peer: Rank, work: &Work<'_>) {
+    fn stage(&mut self, peer: Rank, work: &Work<'_>, sendable: u64) {
         let rank = self.identity.rank;
         let leaving = self.says_leaving;
         let out = &mut self.peers[peer].out;
-        let length = (out.total - out.staged).min(self.bucket as u64);
+        let length = (sendable - out.staged).min(self.bucket as u64);
         let head = Head {
             leaving,
             step: self.tag.step,

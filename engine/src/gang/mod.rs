@@ -165,6 +165,11 @@ pub trait Mesh: Send {
     /// Gives every rank its cut of this rank's planes, and hands what all ranks gave to this one, in rank order and own
     /// rank included, to `receive`.
     fn exchange(&mut self, tag: Tag, offer: Offer<'_>, receive: &mut dyn FnMut(&[Part<'_>])) -> Result<(), GangError>;
+    /// Announces an exchange whose last plane is still being computed: its first `ready` numbers are final, and so are the
+    /// header and the other planes. What can be sent without waiting may be sent now. May be called again with more; an
+    /// exchange with this tag and the finished offer must follow, and nothing else before it. What goes wrong meanwhile
+    /// is told by that exchange.
+    fn announce(&mut self, _tag: Tag, _offer: Offer<'_>, _ready: usize) {}
     /// Each rank r owns `cuts[r]` of `vector`; on return every rank has all of it. Cuts do not overlap.
     fn all_gather(&mut self, tag: Tag, vector: &mut [f32], cuts: &[Range<usize>]) -> Result<(), GangError>;
 

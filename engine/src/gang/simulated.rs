@@ -86,6 +86,8 @@ struct Task {
     step: u64,
     /// Whether the step's first or second exchange is under way; `None` while it computes.
     round: Option<u32>,
+    /// Whether the first exchange was announced while it computes.
+    is_announced: bool,
     vector: Vec<f32>,
     planes: Vec<f32>,
     header: Vec<f64>,
@@ -101,6 +103,7 @@ impl Task {
             conversation: Conversation::new(Identity { run: 7, generation, rank, world }, BUCKET),
             step,
             round: None,
+            is_announced: false,
             vector,
             planes: Vec::new(),
             header: Vec::new(),
@@ -119,17 +122,40 @@ impl Task {
 
     fn begin(&mut self, round: u32, now: Duration) {
         if round == 0 {
-            let world = self.cuts.len();
-            let leaves = self.rank * LEAVES / world..(self.rank + 1) * LEAVES / world;
-            self.header = vec![self.rank as f64, self.step as f64];
-            self.planes.clear();
-            for leaf in leaves {
-                self.planes.extend((0..LENGTH).map(|i| leaf_value(self.step, leaf, i, self.vector[i])));
-            }
+            self.compute(LENGTH);
         }
         self.round = Some(round);
+        if std::mem::take(&mut self.is_announced) {
+            self.conversation.hold_back(usize::MAX, now);
+            return;
+        }
         let tag = Tag { generation: self.generation, step: self.step, round };
         self.talk(|conversation, work| conversation.begin(tag, work, now));
+    }
+
+    /// Begins the first exchange with `ready` numbers of the last plane.
+    fn announce(&mut self, ready: usize, now: Duration) {
+        self.compute(ready);
+        self.is_announced = true;
+        let tag = Tag { generation: self.generation, step: self.step, round: 0 };
+        self.talk(|conversation, work| {
+            conversation.begin(tag, work, now);
+            conversation.hold_back(ready, now);
+        });
+    }
+
+    /// The planes, the last one as far as `ready`; what follows is not a number.
+    fn compute(&mut self, ready: usize) {
+        let world = self.cuts.len();
+        let leaves = self.rank * LEAVES / world..(self.rank + 1) * LEAVES / world;
+        self.header = vec![self.rank as f64, self.step as f64];
+        self.planes.clear();
+        for leaf in leaves {
+            self.planes.extend((0..LENGTH).map(|i| leaf_value(self.step, leaf, i, self.vector[i])));
+        }
+        if let Some(last) = self.planes.len().checked_sub(LENGTH) {
+            self.planes[last + ready..].fill(f32::NAN);
+        }
     }
 
     /// What all gave for the own cut, summed.
@@ -201,6 +227,11 @@ const FAULTS: [Fault; 11] = [
 enum Happens {
     /// A rank has computed.
     Computed {
+        host: usize,
+        generation: u32,
+    },
+    /// A rank has computed a part, and announces it.
+    Announces {
         host: usize,
         generation: u32,
     },
@@ -347,7 +378,8 @@ impl Simulation {
                     self.end(host, End::Broken { cause: "halted".into(), suspect: None });
                 }
             }
-            Happens::Computed { .. } | Happens::Begin { .. } | Happens::Halt { .. } => {}
+            Happens::Announces { host, generation } if self.is_up(host, &what) => self.announces(host, generation),
+            Happens::Computed { .. } | Happens::Begin { .. } | Happens::Halt { .. } | Happens::Announces { .. } => {}
             Happens::Arrives { generation, from, to } => self.arrives(generation, from, to),
             Happens::Second => self.second(),
             Happens::Ask => self.ask(),
@@ -519,7 +551,24 @@ impl Simulation {
     fn compute(&mut self, host: usize, generation: u32) {
         let is_long = self.has_stragglers && self.chance.once_in(20);
         let takes = if is_long { self.chance.millis(1000..20_000) } else { self.chance.millis(1..60) };
+        if self.chance.once_in(2) {
+            self.happens(takes / 2, Happens::Announces { host, generation });
+        }
         self.happens(takes, Happens::Computed { host, generation });
+    }
+
+    fn announces(&mut self, host: usize, generation: u32) {
+        let (now, ready) = (self.now, self.chance.below(LENGTH as u64) as usize);
+        let computes = |task: &&mut Task| task.generation == generation && task.round.is_none() && !task.is_announced;
+        let Some(task) = self.hosts[host].task.as_mut().filter(computes) else { return };
+        task.announce(ready, now);
+        let rank = task.rank;
+        for peer in task.conversation.others() {
+            if let Err(error) = self.exchange(host, generation, rank, peer) {
+                return self.fail(host, &error);
+            }
+        }
+        self.pump_all(generation);
     }
 
     fn computed(&mut self, host: usize, generation: u32) {

@@ -86,6 +86,8 @@ struct Lines {
     streams: Vec<Option<TcpStream>>,
     begun: Instant,
     polled: Vec<libc::pollfd>,
+    /// An exchange that was announced and has not been made yet.
+    announced: Option<Tag>,
 }
 
 impl TcpMesh {
@@ -101,6 +103,7 @@ impl TcpMesh {
             polled: Vec::with_capacity(streams.len()),
             streams,
             begun: Instant::now(),
+            announced: None,
         };
         let (lines, closed) = (Arc::new(Mutex::new(lines)), Arc::new(AtomicBool::new(false)));
         let beats = if identity.world > 1 {
@@ -137,7 +140,7 @@ impl TcpMesh {
             return Err(error);
         }
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.halt.is_leaving() {
+        if self.halt.is_leaving() && lines.announced.is_none() {
             lines.conversation.leave();
         }
         match lines.exchange(tag, work, &self.halt) {
@@ -190,6 +193,18 @@ impl Mesh for TcpMesh {
         Ok(())
     }
 
+    fn announce(&mut self, tag: Tag, offer: Offer<'_>, ready: usize) {
+        if self.failed.is_some() || self.identity.world == 1 {
+            return;
+        }
+        offer.check(self.identity.world);
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.halt.is_leaving() && lines.announced.is_none() {
+            lines.conversation.leave();
+        }
+        self.failed = lines.announce(tag, &mut Work::Exchange(offer), ready).err();
+    }
+
     fn all_gather(&mut self, tag: Tag, vector: &mut [f32], cuts: &[Range<usize>]) -> Result<(), GangError> {
         assert_eq!(cuts.len(), self.identity.world, "an exchange has one cut for each rank");
         self.run(tag, &mut Work::Gather { vector, cuts })
@@ -202,7 +217,13 @@ impl Mesh for TcpMesh {
 
 impl Lines {
     fn exchange(&mut self, tag: Tag, work: &mut Work<'_>, halt: &Halt) -> Result<(), GangError> {
-        self.conversation.begin(tag, work, self.begun.elapsed());
+        match self.announced.take() {
+            None => self.conversation.begin(tag, work, self.begun.elapsed()),
+            Some(announced) => {
+                assert_eq!(announced, tag, "an announced exchange follows");
+                self.conversation.hold_back(usize::MAX, self.begun.elapsed());
+            }
+        }
         while !self.conversation.is_over() {
             let mut moved = false;
             for peer in self.conversation.others() {
@@ -216,6 +237,19 @@ impl Lines {
                 self.conversation.tick(self.begun.elapsed())?;
                 self.wait();
             }
+        }
+        Ok(())
+    }
+
+    /// Begins an exchange, or goes on with one, without waiting for anything.
+    fn announce(&mut self, tag: Tag, work: &mut Work<'_>, ready: usize) -> Result<(), GangError> {
+        if self.announced.replace(tag).is_none() {
+            self.conversation.begin(tag, work, self.begun.elapsed());
+        }
+        self.conversation.hold_back(ready, self.begun.elapsed());
+        for peer in self.conversation.others() {
+            self.send(peer, work)?;
+            self.receive(peer, work)?;
         }
         Ok(())
     }
@@ -302,7 +336,8 @@ fn lost(rank: Rank, cause: &str) -> GangError {
     GangError::PeerLost { rank, cause: cause.to_string() }
 }
 
-/// Says every second that this rank is alive, when it is not in an exchange, which says so itself.
+/// Says every second that this rank is alive, when it is not in an exchange, which says so itself. While one is announced
+/// a sign of life goes between two buckets.
 fn beat(lines: &Mutex<Lines>, closed: &AtomicBool) {
     loop {
         std::thread::park_timeout(BEAT);

@@ -123,14 +123,18 @@ fn check_gradient(spec: &NetworkSpec) {
             *value += 0.1 * (1.0 + i as f32).sin();
         }
     }
-    let chance = (spec.dropout > 0.0).then_some(Chance { seed: 3, place: Place { epoch: 2, leaf: 1, first_row: 70 } });
-    let mut tape = Tape::new(&architecture, ROWS);
+    let leaves = [Leaf { place: Place { epoch: 2, leaf: 1, first_row: 70 }, is_empty: false }];
+    let branch = Branch { leaves: &leaves, seed: 3 };
+    let mut tape = Tape::new(&architecture, ROWS, 1);
     let mut gradient = vec![f32::NAN; architecture.parameters()];
     let tile = Tile::of(&block, &spec.inputs, 0..ROWS);
-    let loss = architecture.gradient(Kernel::Native, &parameters, tile, chance, &mut tape, &mut gradient);
-    let masks: Vec<Vec<Vec<f64>>> = match chance {
-        None => Vec::new(),
-        Some(_) => (0..ROWS)
+    let mut losses = [f64::NAN];
+    let mut target = Target { numbers: &mut gradient, first: 0, layer_done: None };
+    architecture.gradient(Kernel::Native, &parameters, tile, branch, &mut tape, &mut losses, &mut target);
+    let [loss] = losses;
+    let masks: Vec<Vec<Vec<f64>>> = match spec.dropout {
+        0.0 => Vec::new(),
+        _ => (0..ROWS)
             .map(|row| {
                 let of = |layer: &LayerTape| {
                     let width = layer.mask.len() / ROWS;
@@ -140,11 +144,17 @@ fn check_gradient(spec: &NetworkSpec) {
             })
             .collect(),
     };
-    let wide: Vec<f64> = parameters.iter().map(|p| f64::from(*p)).collect();
+    // The twin's parameters lie from the first layer to the last.
+    let in_order = |values: &[f32]| -> Vec<f64> {
+        let of_view = |view: &View| values[view.range.clone()].to_vec();
+        architecture.views().iter().flat_map(of_view).map(f64::from).collect()
+    };
+    let (wide, gradient) = (in_order(&parameters), in_order(&gradient));
     let expected = naive_loss(spec, &wide, &block, &masks);
     assert!((loss - expected).abs() < 1e-5 * expected.abs().max(1.0), "{spec:?}: loss {loss}, expected {expected}");
+    let mut first = 0;
     for view in architecture.views() {
-        for place in view.range.clone() {
+        for place in first..first + view.range.len() {
             let difference = |h: f64| {
                 let at = |h: f64| {
                     let mut moved = wide.clone();
@@ -153,17 +163,18 @@ fn check_gradient(spec: &NetworkSpec) {
                 };
                 (at(h) - at(-h)) / (2.0 * h)
             };
-            let (expected, got) = (difference(1e-6), f64::from(gradient[place]));
+            let (expected, got) = (difference(1e-6), gradient[place]);
             let name = &view.name;
             assert!(
                 (got - expected).abs() < 2e-4 * expected.abs().max(0.1),
                 "{name}[{}] of {:?}, norm {}, {:?}: {got}, expected {expected}",
-                place - view.range.start,
+                place - first,
                 spec.activation,
                 spec.layer_norm,
                 spec.loss
             );
         }
+        first += view.range.len();
     }
 }
 
@@ -180,6 +191,66 @@ fn gradients_equal_finite_differences_for_every_activation_norm_and_loss() {
             }
         }
     }
+}
+
+#[test]
+fn a_branch_gives_the_bits_of_its_leaves_added_as_the_tree_says() {
+    let mut tried = 0;
+    for kernel in Kernel::ALL.iter().copied() {
+        for (hidden, dropout) in [(vec![64, 32], 0.3), (vec![200, 96], 0.0)] {
+            let spec = spec(Activation::Relu, true, Loss::SoftmaxCrossEntropy, dropout);
+            let spec = NetworkSpec { hidden, ..spec };
+            let architecture = Architecture::new(&spec).unwrap();
+            if !architecture.joins(kernel, ROWS, 4) {
+                continue;
+            }
+            tried += 1;
+            let parameters = architecture.initial(5);
+            let one = block(spec.loss);
+            let four = Block {
+                rows: 4 * ROWS,
+                dense: (0..4 * ROWS * 3).map(|i| (1.7 * i as f32).sin()).collect(),
+                indices: one.indices.repeat(4),
+                labels: one.labels.repeat(4),
+                weights: one.weights.repeat(4),
+            };
+            // The third leaf has no rows.
+            let leaf = |number: usize| Leaf {
+                place: Place { epoch: 2, leaf: number as u32, first_row: 70 },
+                is_empty: number == 2,
+            };
+            let gradient = |leaves: Range<usize>| {
+                let tile = Tile::of(&four, &spec.inputs, leaves.start * ROWS..leaves.end * ROWS);
+                let leaves: Vec<Leaf> = leaves.map(leaf).collect();
+                let branch = Branch { leaves: &leaves, seed: 3 };
+                let mut tape = Tape::new(&architecture, tile.rows, leaves.len());
+                let mut gradient = vec![f32::NAN; architecture.parameters()];
+                let mut losses = vec![f64::NAN; leaves.len()];
+                let mut known = 0;
+                let mut target = Target {
+                    numbers: &mut gradient,
+                    first: 0,
+                    layer_done: Some(&mut |_, range, _| {
+                        assert_eq!(range.start, known, "what is known is the beginning of the vector");
+                        known = range.end;
+                    }),
+                };
+                architecture.gradient(kernel, &parameters, tile, branch, &mut tape, &mut losses, &mut target);
+                assert_eq!(known, gradient.len());
+                (gradient, losses)
+            };
+            let single = [0, 1, 2, 3].map(|leaf| gradient(leaf..leaf + 1));
+            let sum =
+                |left: &[f32], right: &[f32]| -> Vec<f32> { left.iter().zip(right).map(|(l, r)| l + r).collect() };
+            let left = sum(&single[0].0, &single[1].0);
+            let right = sum(&single[2].0, &single[3].0);
+            assert_eq!(gradient(0..2).0, left);
+            let (joint, losses) = gradient(0..4);
+            assert_eq!(joint, sum(&left, &right));
+            assert_eq!(losses, single.map(|(_, losses)| losses[0]));
+        }
+    }
+    assert!(tried >= 2, "the native kernel joins tiles of these shapes");
 }
 
 #[test]
@@ -249,10 +320,14 @@ fn views_name_every_parameter_once() {
     let names: Vec<&str> = architecture.views().iter().map(|view| view.name.as_str()).collect();
     assert_eq!(names[..5], ["layer0.weight", "layer0.bias", "layer0.norm_gain", "layer0.norm_shift", "layer1.weight"]);
     assert_eq!(architecture.views()[4].shape, [10, 6]);
-    let mut next = 0;
+    let mut ranges: Vec<Range<usize>> = Vec::new();
     for view in architecture.views() {
-        assert_eq!((view.range.start, view.range.len()), (next, view.shape.iter().product()));
-        next = view.range.end;
+        assert_eq!(view.range.len(), view.shape.iter().product::<usize>());
+        ranges.push(view.range.clone());
     }
-    assert_eq!(next, architecture.parameters());
+    // The last layer comes first.
+    assert_eq!(ranges.iter().min_by_key(|range| range.start), ranges.iter().rev().nth(1));
+    ranges.sort_by_key(|range| range.start);
+    assert_eq!((ranges[0].start, ranges.last().unwrap().end), (0, architecture.parameters()));
+    assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start));
 }

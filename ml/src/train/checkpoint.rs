@@ -82,7 +82,7 @@ pub(super) struct Progress {
     pub(super) best_parameters: Option<Vec<f32>>,
 }
 
-const MAGIC: &[u8] = b"gristmill checkpoint 1\n";
+const MAGIC: &[u8] = b"gristmill checkpoint 2\n";
 
 #[derive(Serialize, Deserialize)]
 struct Header {

@@ -28,6 +28,9 @@ impl Mesh for Leaving<'_> {
         self.step = tag.step;
         self.mesh.exchange(tag, offer, receive)
     }
+    fn announce(&mut self, tag: Tag, offer: Offer<'_>, ready: usize) {
+        self.mesh.announce(tag, offer, ready);
+    }
     fn all_gather(&mut self, tag: Tag, vector: &mut [f32], cuts: &[Range<usize>]) -> Result<(), GangError> {
         self.step = tag.step;
         self.mesh.all_gather(tag, vector, cuts)

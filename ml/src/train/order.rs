@@ -187,10 +187,11 @@ impl<'a> LeafRows<'a> {
         Ok(true)
     }
 
-    /// Fills `batch` with the rows of the next step; gives how many there were.
-    pub(super) fn fill(&mut self, layout: &FeatureLayout, batch: &mut Batch) -> Result<usize> {
+    /// Fills part `number` of `batch` with the rows of the next step; gives how many there were.
+    pub(super) fn fill(&mut self, layout: &FeatureLayout, batch: &mut Batch, number: usize) -> Result<usize> {
         let take = self.course.takes[self.leaf];
         let (dense, groups) = (layout.dense, layout.groups.len());
+        let first = number * batch.leaf_rows;
         let mut filled = 0;
         while filled < take {
             if self.block.is_none() && !self.open()? {
@@ -198,7 +199,7 @@ impl<'a> LeafRows<'a> {
             }
             let Some((block, order)) = &self.block else { break };
             let count = (take - filled).min(block.rows - self.done);
-            for target in filled..filled + count {
+            for target in first + filled..first + filled + count {
                 let row = order.get(self.done);
                 self.done += 1;
                 batch.dense[target * dense..(target + 1) * dense]
@@ -214,15 +215,16 @@ impl<'a> LeafRows<'a> {
                 self.place += 1;
             }
         }
-        batch.pad(filled, dense, groups);
+        batch.pad(first + filled..first + batch.leaf_rows, dense, groups);
         self.given += filled as u64;
         Ok(filled)
     }
 }
 
-/// The rows of one leaf in one step.
+/// The rows of a branch's leaves in one step, leaf after leaf.
 pub(super) struct Batch {
-    rows: usize,
+    /// Rows of each leaf.
+    leaf_rows: usize,
     dense: Vec<f32>,
     indices: Vec<u32>,
     labels: Vec<f32>,
@@ -230,9 +232,11 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new(layout: &FeatureLayout, rows: usize) -> Batch {
+    /// Room for `leaves` leaves of `leaf_rows` rows.
+    pub(super) fn new(layout: &FeatureLayout, leaf_rows: usize, leaves: usize) -> Batch {
+        let rows = leaf_rows * leaves;
         Batch {
-            rows,
+            leaf_rows,
             dense: vec![0.0; rows * layout.dense],
             indices: vec![NO_CATEGORY; rows * layout.groups.len()],
             labels: vec![0.0; rows],
@@ -240,26 +244,30 @@ impl Batch {
         }
     }
 
-    fn pad(&mut self, filled: usize, dense: usize, groups: usize) {
-        self.dense[filled * dense..].fill(0.0);
-        self.indices[filled * groups..].fill(NO_CATEGORY);
-        self.labels[filled..].fill(0.0);
-        self.weights[filled..].fill(0.0);
+    fn pad(&mut self, rows: Range<usize>, dense: usize, groups: usize) {
+        self.dense[rows.start * dense..rows.end * dense].fill(0.0);
+        self.indices[rows.start * groups..rows.end * groups].fill(NO_CATEGORY);
+        self.labels[rows.clone()].fill(0.0);
+        self.weights[rows].fill(0.0);
     }
 
-    pub(super) fn tile(&self) -> Tile<'_> {
+    /// The first `leaves` leaves.
+    pub(super) fn tile(&self, leaves: usize) -> Tile<'_> {
+        let rows = self.leaf_rows * leaves;
+        let room = self.labels.len().max(1);
         Tile {
-            rows: self.rows,
-            dense: &self.dense,
-            indices: &self.indices,
-            labels: &self.labels,
-            weights: &self.weights,
+            rows,
+            dense: &self.dense[..self.dense.len() / room * rows],
+            indices: &self.indices[..self.indices.len() / room * rows],
+            labels: &self.labels[..rows],
+            weights: &self.weights[..rows],
         }
     }
 
-    /// Sum of the rows' weights, in row order.
-    pub(super) fn weight(&self) -> f64 {
-        self.weights.iter().map(|weight| f64::from(*weight)).sum()
+    /// Sum of the weights of a leaf's rows, in row order.
+    pub(super) fn weight(&self, leaf: usize) -> f64 {
+        let rows = leaf * self.leaf_rows..(leaf + 1) * self.leaf_rows;
+        self.weights[rows].iter().map(|weight| f64::from(*weight)).sum()
     }
 }
 
@@ -325,11 +333,11 @@ mod tests {
     fn visit(set: &Numbered, leaf: usize, course: &Course, from: (usize, u64), epochs: usize) -> Vec<Vec<f32>> {
         std::thread::scope(|scope| {
             let mut rows = LeafRows::new(scope, course, set, 9, leaf, from.0, from.1).unwrap();
-            let mut batch = Batch::new(set.layout(), course.tile_rows);
+            let mut batch = Batch::new(set.layout(), course.tile_rows, 1);
             let mut steps = Vec::new();
             for epoch in from.0..epochs {
                 for _ in if epoch == from.0 { from.1 } else { 0 }..course.steps {
-                    let filled = rows.fill(set.layout(), &mut batch).unwrap();
+                    let filled = rows.fill(set.layout(), &mut batch, 0).unwrap();
                     assert!(batch.weights[filled..].iter().all(|weight| *weight == 0.0));
                     steps.push(batch.labels[..filled].to_vec());
                 }

@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::checkpoint::{Progress, State};
 use super::clock::Clock;
-use super::leaf::{Desk, LeafGiven, LeafWork, merge_sums};
-use super::order::{Batch, Course, LeafRows, leaves_of, shards_of};
-use super::reduce::{CHUNK, Folding, cuts, share};
+use super::leaf::{BranchGiven, Desk, LeafWork, Sums, branch_leaves, merge_sums};
+use super::order::{Course, LeafRows, leaves_of, shards_of};
+use super::reduce::{CHUNK, Folding, branches, cuts, share};
 use super::{EpochRecord, Outcome, TrainObserver, TrainPlan, TrainProgress, evaluate, gang_error, resume};
-use crate::network::{Architecture, PREDICTION_TILE, Tape};
+use crate::network::{Architecture, PREDICTION_TILE};
 use crate::optimizer::{PreparedStep, StepRule};
 use crate::shards::ShardSet;
 use crate::simd;
@@ -79,7 +79,7 @@ pub(super) fn train(run: &Run<'_>, mesh: &mut dyn Mesh) -> Result<Outcome<Finish
                 if run.cancel.is_cancelled() {
                     return Err(Error::Cancelled);
                 }
-                worker.clock.begin_step(worker.count);
+                worker.begin_step();
                 worker.compute_gradients()?;
                 worker.reduce_and_update()?;
                 worker.share_parameters()?;
@@ -118,16 +118,17 @@ struct Worker<'a> {
     segments: Vec<(Range<usize>, bool)>,
     // Rows to gradients.
     leaves: Vec<LeafRows<'a>>,
-    first_leaf: usize,
+    /// What is computed together: parts of the own leaves, by their numbers in the tree.
+    branches: Vec<Range<usize>>,
     /// One for each thread.
     desks: Vec<Desk>,
     // Gradients to their sum.
     own_folding: Folding,
     world_folding: Folding,
-    /// [height x P]: a stack of nodes; with several threads a plane for each leaf.
+    /// [height x P]: a stack of nodes; with several threads a plane for each branch.
     planes: Vec<f32>,
     /// (loss, weight) of each node on the stack.
-    sums: Vec<[f64; 2]>,
+    sums: Vec<Sums>,
     header: Vec<f64>,
     stack: Vec<f32>,
     scalars: Vec<f64>,
@@ -182,21 +183,19 @@ impl<'a> Worker<'a> {
             .filter(|(range, _)| !range.is_empty())
             .collect();
         let mine = leaves_of(course, rank, world);
-        let own_folding = Folding::of_rank(course.leaves(), rank, world);
-        let world_folding = Folding::of_world(course.leaves(), world);
-        let leaves: Result<Vec<LeafRows<'a>>> = mine
-            .clone()
-            .map(|leaf| LeafRows::new(scope, course, train, plan.seed, leaf, state.epoch, state.step))
-            .collect();
         let threads = run.threads.clamp(1, mine.len().max(1));
-        let tape_rows = course.tile_rows.max(if run.eval.is_some() { PREDICTION_TILE } else { 0 });
-        let desk =
-            || Desk { batch: Batch::new(train.layout(), course.tile_rows), tape: Tape::new(architecture, tape_rows) };
-        let planes = if threads > 1 { mine.len() } else { own_folding.height };
+        let branch_max = branch_leaves(run, mine.len(), threads);
+        let branches = branches(mine.clone(), branch_max);
+        let own_folding = Folding::of_rank(course.leaves(), branch_max, rank, world);
+        let world_folding = Folding::of_world(course.leaves(), branch_max, world);
+        let leaves: Result<Vec<LeafRows<'a>>> =
+            mine.map(|leaf| LeafRows::new(scope, course, train, plan.seed, leaf, state.epoch, state.step)).collect();
+        let evaluated = if run.eval.is_some() { PREDICTION_TILE } else { 0 };
+        let planes = if threads > 1 { branches.len() } else { own_folding.height };
         Ok(Worker {
             leaves: leaves?,
-            first_leaf: mine.start,
-            desks: (0..threads).map(|_| desk()).collect(),
+            branches,
+            desks: (0..threads).map(|_| Desk::new(run, branch_max, evaluated)).collect(),
             planes: vec![0.0; planes * size],
             sums: Vec::with_capacity(own_folding.height),
             header: Vec::with_capacity(2 * own_folding.height + 1),
@@ -234,48 +233,75 @@ impl<'a> Worker<'a> {
         self.run.plan.schedule.rate(self.count, steps, steps * self.run.plan.epochs as u64)
     }
 
-    /// Batch and gradient of every own leaf, folded as far as the own range goes.
+    fn begin_step(&mut self) {
+        self.clock.begin_step(self.count);
+        let ends_epoch = self.step + 1 == self.run.course.steps;
+        self.due = self.mesh.rank() == 0 && self.clock.checkpoint_is_due(ends_epoch);
+    }
+
+    /// Batch and gradient of every own branch, folded as far as the own range goes. What the last branch completes is
+    /// announced layer by layer, so that it travels while the next layer is computed.
     fn compute_gradients(&mut self) -> Result<()> {
         if self.desks.len() > 1 {
             return self.compute_side_by_side();
         }
         let size = self.run.architecture.parameters();
+        let tag = self.tag(round::GRADIENT);
         let work = LeafWork { run: self.run, parameters: &self.parameters, epoch: self.epoch, timed: self.clock.now() };
-        self.sums.clear();
-        for (index, leaf) in self.leaves.iter_mut().enumerate() {
-            let depth = self.sums.len();
-            let plane = &mut self.planes[depth * size..(depth + 1) * size];
-            let given = work.gradient(self.first_leaf + index, leaf, &mut self.desks[0], plane)?;
-            self.sums.push(given.sums);
+        let Worker { sums, header, mesh, .. } = self;
+        sums.clear();
+        let mut leaves = &mut self.leaves[..];
+        for (index, branch) in self.branches.iter().enumerate() {
+            let of_branch = leaves.split_off_mut(..branch.len()).expect("branches are parts of the own leaves");
+            let depth = sums.len();
+            let (merges, is_last) = (self.own_folding.merges[index], index + 1 == self.branches.len());
+            let mut part_done = |planes: &mut [f32], part: Range<usize>, given: Sums| {
+                for right in (depth - merges + 1..=depth).rev() {
+                    let (left, right) = planes.split_at_mut(right * size);
+                    let first = left.len() - size;
+                    let left = &mut left[first..];
+                    simd::add_assign(&mut left[part.clone()], &right[part.clone()]);
+                }
+                if part.start == 0 {
+                    sums.push(given);
+                    (0..merges).for_each(|_| merge_sums(sums));
+                }
+                if is_last {
+                    offer_header(header, sums, self.due);
+                    let planes = &planes[..sums.len() * size];
+                    mesh.announce(tag, Offer { header, planes, plane: size, cuts: &self.cuts }, part.end);
+                }
+            };
+            let (desk, plane) = (&mut self.desks[0], depth * size);
+            let given = work.gradient(branch.start, of_branch, desk, &mut self.planes, plane, &mut part_done)?;
             self.rows += given.rows;
             self.clock.add_input(given.input);
-            for _ in 0..self.own_folding.merges[index] {
-                merge_sums(&mut self.sums);
-                let depth = self.sums.len();
-                let (target, source) = self.planes.split_at_mut(depth * size);
-                simd::add_assign(&mut target[(depth - 1) * size..], &source[..size]);
-            }
         }
         Ok(())
     }
 
-    /// The same by several threads: every leaf has a plane of its own, and they are folded when all are there.
+    /// The same by several threads: every branch has a plane of its own, and they are folded when all are there.
     fn compute_side_by_side(&mut self) -> Result<()> {
         let size = self.run.architecture.parameters();
         let work = LeafWork { run: self.run, parameters: &self.parameters, epoch: self.epoch, timed: self.clock.now() };
-        let first_leaf = self.first_leaf;
-        let mut jobs: Vec<_> = self.leaves.iter_mut().zip(self.planes.chunks_exact_mut(size)).enumerate().collect();
+        let mut leaves = &mut self.leaves[..];
+        let mut jobs: Vec<_> = (self.branches.iter().zip(self.planes.chunks_exact_mut(size)))
+            .map(|(branch, plane)| {
+                let of_branch = leaves.split_off_mut(..branch.len()).expect("branches are parts of the own leaves");
+                (branch.start, of_branch, plane)
+            })
+            .collect();
         let share = jobs.len().div_ceil(self.desks.len()).max(1);
         let given = std::thread::scope(|scope| {
             let threads: Vec<_> = (jobs.chunks_mut(share).zip(&mut self.desks))
                 .map(|(jobs, desk)| {
-                    let gradient = move |(index, (leaf, plane)): &mut (usize, (&mut LeafRows<'a>, &mut [f32]))| {
-                        work.gradient(first_leaf + *index, leaf, desk, plane)
+                    let gradient = move |(first, leaves, plane): &mut (usize, &mut [LeafRows<'a>], &mut [f32])| {
+                        work.gradient(*first, leaves, desk, plane, 0, &mut |_, _, _| {})
                     };
                     scope.spawn(move || jobs.iter_mut().map(gradient).collect::<Result<Vec<_>>>())
                 })
                 .collect();
-            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Vec<LeafGiven>>>| {
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Vec<BranchGiven>>>| {
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
             threads.into_iter().map(join).collect::<Result<Vec<_>>>()
@@ -309,11 +335,7 @@ impl<'a> Worker<'a> {
         let rate = self.rate();
         let tag = self.tag(round::GRADIENT);
         let rule = StepRule { count: self.count + 1, rate, scale: 0.0, l1: 0.0, l2: 0.0, decays: false };
-        self.header.clear();
-        self.header.extend(self.sums.iter().flatten());
-        let ends_epoch = self.step + 1 == self.run.course.steps;
-        let due = self.mesh.rank() == 0 && self.clock.checkpoint_is_due(ends_epoch);
-        self.header.push(f64::from(u8::from(due)));
+        offer_header(&mut self.header, &self.sums, self.due);
         let begun = self.clock.now();
         let planes = &self.planes[..self.sums.len() * size];
         let offer = Offer { header: &self.header, planes, plane: size, cuts: &self.cuts };
@@ -542,6 +564,14 @@ impl<'a> Worker<'a> {
             steps: self.count,
         }
     }
+}
+
+/// What all ranks are told in a step's first exchange: loss and weight of each node, and whether a checkpoint is wished
+/// for.
+fn offer_header(header: &mut Vec<f64>, sums: &[Sums], due: bool) {
+    header.clear();
+    header.extend(sums.iter().flatten());
+    header.push(f64::from(u8::from(due)));
 }
 
 /// A chunk of each plane that a rank gave.

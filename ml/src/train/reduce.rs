@@ -50,6 +50,22 @@ pub(super) fn cuts(parameters: usize, world: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
+/// Cuts a rank's leaves into branches: complete subtrees of at most `branch_max` leaves, as large as they can be. The
+/// leaves of a branch go through the network together.
+pub(super) fn branches(leaves: Range<usize>, branch_max: usize) -> Vec<Range<usize>> {
+    let mut branches = Vec::new();
+    let mut start = leaves.start;
+    while start < leaves.end {
+        let mut size = 1;
+        while size * 2 <= branch_max && start.is_multiple_of(size * 2) && start + size * 2 <= leaves.end {
+            size *= 2;
+        }
+        branches.push(start..start + size);
+        start += size;
+    }
+    branches
+}
+
 /// A node of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Node {
@@ -94,10 +110,11 @@ impl Folding {
         folding
     }
 
-    /// A rank's own: from its leaves to the nodes that it offers. A rank that is alone leaves the last addition to the
+    /// A rank's own: from its branches to the nodes that it offers. A rank that is alone leaves the last addition to the
     /// update, which reads the numbers anyway.
-    pub(super) fn of_rank(leaves: usize, rank: usize, world: usize) -> Folding {
-        let mut folding = Folding::of(share(leaves, rank, world).map(|index| Node { level: 0, index }));
+    pub(super) fn of_rank(leaves: usize, branch_max: usize, rank: usize, world: usize) -> Folding {
+        let node = |branch: &Range<usize>| Node { level: branch.len().ilog2(), index: branch.start / branch.len() };
+        let mut folding = Folding::of(branches(share(leaves, rank, world), branch_max).iter().map(node));
         if let (1, [root], Some(last)) = (world, &folding.rest[..], folding.merges.last_mut())
             && *last > 0
         {
@@ -108,9 +125,10 @@ impl Folding {
         folding
     }
 
-    /// The owners': from all ranks' nodes to the root.
-    pub(super) fn of_world(leaves: usize, world: usize) -> Folding {
-        let folding = Folding::of((0..world).flat_map(|rank| Folding::of_rank(leaves, rank, world).rest));
+    /// The owners': from all ranks' nodes to the root. What a rank offers depends on `branch_max` only when it is alone.
+    pub(super) fn of_world(leaves: usize, branch_max: usize, world: usize) -> Folding {
+        let offered = |rank| Folding::of_rank(leaves, branch_max, rank, world).rest;
+        let folding = Folding::of((0..world).flat_map(offered));
         assert_eq!(folding.rest.len(), 1, "the nodes of all ranks make one tree");
         folding
     }
@@ -202,6 +220,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn branches_are_complete_subtrees() {
+        let cases = [
+            ((0..8, 4), vec![0..4, 4..8]),
+            ((0..24, 8), vec![0..8, 8..16, 16..24]),
+            ((1..6, 4), vec![1..2, 2..4, 4..6]),
+            ((2..4, 1), vec![2..3, 3..4]),
+            ((3..3, 4), vec![]),
+        ];
+        for ((leaves, branch_max), expected) in cases {
+            assert_eq!(branches(leaves.clone(), branch_max), expected, "{leaves:?} by {branch_max}");
+        }
+    }
+
     /// The naive twin: the tree as a recursive function.
     fn root(values: &[f32]) -> f32 {
         match values {
@@ -219,14 +251,14 @@ mod tests {
             // Numbers of such different size that another order would give another sum.
             let values: Vec<f32> =
                 (0..leaves).map(|i| (1.0 + i as f32 * 0.37) * 10f32.powi(i as i32 * 7 % 9 - 4)).collect();
-            for world in 1..=leaves {
+            for (world, branch_max) in (1..=leaves).flat_map(|world| [1, 2, 4, 16].map(|size| (world, size))) {
                 let mut nodes: Vec<Vec<f32>> = Vec::new();
                 for rank in 0..world {
                     let range = share(leaves, rank, world);
-                    let folding = Folding::of_rank(leaves, rank, world);
+                    let folding = Folding::of_rank(leaves, branch_max, rank, world);
                     let mut stack: Vec<f32> = Vec::new();
-                    for (leaf, merges) in range.zip(&folding.merges) {
-                        stack.push(values[leaf]);
+                    for (branch, merges) in branches(range, branch_max).into_iter().zip(&folding.merges) {
+                        stack.push(root(&values[branch]));
                         for _ in 0..*merges {
                             let right = stack.pop().unwrap();
                             *stack.last_mut().unwrap() += right;
@@ -235,10 +267,10 @@ mod tests {
                     assert_eq!(stack.len(), folding.rest.len());
                     nodes.extend(stack.into_iter().map(|value| vec![value; 5]));
                 }
-                let folding = Folding::of_world(leaves, world);
+                let folding = Folding::of_world(leaves, branch_max, world);
                 let mut stack = vec![0.0; folding.height * CHUNK];
                 let sum = folding.chunk(nodes.iter().map(Vec::as_slice), &mut stack);
-                assert_eq!(sum, [root(&values); 5], "{leaves} leaves, {world} ranks");
+                assert_eq!(sum, [root(&values); 5], "{leaves} leaves, {world} ranks, branches of {branch_max}");
                 let scalar = folding.scalar(nodes.iter().map(|node| f64::from(node[0])), &mut Vec::new());
                 assert!((scalar - f64::from(root(&values))).abs() <= 1e-6 * scalar.abs());
             }

@@ -48,6 +48,18 @@ fn cuts(len: usize, world: usize) -> Vec<Range<usize>> {
     (0..world).map(|rank| rank * len / world..(rank + 1) * len / world).collect()
 }
 
+/// Announces the offer while its last plane fills up; what is not final yet is not a number.
+fn announce_bit_by_bit(mesh: &mut dyn Mesh, tag: Tag, offer: Offer<'_>) {
+    let mut planes = offer.planes.to_vec();
+    let first = planes.len() - offer.plane;
+    for quarter in 1..=3 {
+        let ready = offer.plane * quarter / 4;
+        planes[first..][..ready].copy_from_slice(&offer.planes[first..][..ready]);
+        planes[first + ready..].fill(f32::NAN);
+        mesh.announce(tag, Offer { planes: &planes, ..offer }, ready);
+    }
+}
+
 /// Some steps as training makes them: planes and headers of different number by rank, then everybody's cut to everybody,
 /// then something for the first rank alone.
 fn steps(mesh: &mut dyn Mesh, steps: u64, len: usize) -> Result<Vec<f32>, GangError> {
@@ -61,6 +73,9 @@ fn steps(mesh: &mut dyn Mesh, steps: u64, len: usize) -> Result<Vec<f32>, GangEr
         let header: Vec<f64> = (0..rank).map(|i| (i + step as usize) as f64).collect();
         let own = cuts[rank].clone();
         let offer = Offer { header: &header, planes: &planes, plane: len, cuts: &cuts };
+        if step % 3 > 0 {
+            announce_bit_by_bit(mesh, tag(step, 0), offer);
+        }
         mesh.exchange(tag(step, 0), offer, &mut |parts| {
             assert!(parts.iter().enumerate().all(|(giver, part)| part.header.len() == giver));
             for (at, i) in own.clone().enumerate() {
