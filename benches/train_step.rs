@@ -1,10 +1,14 @@
 //! How many rows a second the training loop takes, on random rows that are already in memory.
 //!
 //! ```text
-//! cargo bench --bench train_step [-- founding|flights|large] [WORKERS] [auto|blas|native]
+//! cargo bench --bench train_step [-- founding|flights|large] [WORKERS] [auto|blas|native] [order]
 //! ```
 //!
 //! Prints the best and the median epoch: on a machine with other work the best is the figure to compare.
+//!
+//! `order` asks what the canonical order of addition costs: the same rows are dealt to 16 shards, whose batches have as many
+//! leaves as the specification says, and to one shard for each worker, which leaves no more than one leaf to each: its whole
+//! share of the batch is one product, and its gradient is never added to another of its own. Both run in turn.
 #![allow(clippy::print_stdout)] // a bench speaks on stdout
 
 // Links the BLAS provider.
@@ -12,16 +16,21 @@ use gristmill as _;
 
 use std::sync::Arc;
 
-use ml::kernel::{self, KernelChoice};
+use ml::kernel::{self, ChosenKernel, KernelChoice};
 use ml::layer::Activation;
 use ml::loss::Loss;
 use ml::network::NetworkSpec;
 use ml::optimizer::Optimizer;
 use ml::random::Stream;
 use ml::schedule::Schedule;
-use ml::shards::{Block, FeatureLayout, MemoryShards};
-use ml::train::{TrainPlan, train};
+use ml::shards::{Block, FeatureLayout, MemoryShards, ShardSet};
+use ml::train::{TrainPlan, ranks_max, train};
 use tokio_util::sync::CancellationToken;
+
+/// NUM_SHARDS where nothing is said.
+const SHARDS: usize = 16;
+/// How often the two orders run in turn.
+const ROUNDS: usize = 3;
 
 /// A network, its batch, and how many rows an epoch has.
 struct Case {
@@ -67,10 +76,10 @@ fn cases() -> [Case; 3] {
     ]
 }
 
-/// 16 shards of random rows.
-fn shards(case: &Case) -> MemoryShards {
+/// Random rows in so many shards.
+fn rows(case: &Case, shards: usize) -> Arc<MemoryShards> {
     let classes = case.outputs.max(2) as u64;
-    let rows = case.rows / 16;
+    let rows = case.rows / shards;
     let shard = |shard: u64| {
         let chance = Stream::new(1, shard);
         let mut block = Block { rows, weights: vec![1.0; rows], ..Block::default() };
@@ -84,8 +93,79 @@ fn shards(case: &Case) -> MemoryShards {
         }
         block
     };
-    let shards = (0..16).map(shard).collect();
-    MemoryShards::from_whole(case.inputs.clone(), 4096, shards).expect("random rows fit their layout")
+    let shards = (0..shards as u64).map(shard).collect();
+    Arc::new(MemoryShards::from_whole(case.inputs.clone(), 4096, shards).expect("random rows fit their layout"))
+}
+
+fn plan(case: &Case, workers: usize, kernel: &ChosenKernel) -> TrainPlan {
+    TrainPlan {
+        network: NetworkSpec {
+            inputs: case.inputs.clone(),
+            hidden: case.hidden.to_vec(),
+            activation: Activation::Relu,
+            dropout: 0.0,
+            layer_norm: false,
+            outputs: case.outputs,
+            loss: case.loss,
+        },
+        optimizer: Optimizer::ADAM,
+        schedule: Schedule::constant(1e-3),
+        batch_size: case.batch_size,
+        epochs: 6,
+        seed: 1,
+        l1: 0.0,
+        l2: 0.0,
+        clip_norm: None,
+        early_stop: None,
+        workers,
+        kernel: kernel.clone(),
+        checkpoint: None,
+    }
+}
+
+/// Rows a second of each epoch, the best first.
+fn rates(plan: &TrainPlan, rows: &Arc<MemoryShards>) -> Vec<f64> {
+    let trained =
+        train(plan, rows.clone(), None, &(), &CancellationToken::new()).expect("random rows can be trained on");
+    let count = rows.total_rows() as f64;
+    let mut rates: Vec<f64> = trained.history.iter().map(|epoch| count / epoch.duration_ms * 1e3).collect();
+    rates.sort_by(|a, b| b.total_cmp(a));
+    rates
+}
+
+fn print_rates(case: &Case, workers: usize, kernel: &ChosenKernel, rows: &Arc<MemoryShards>) {
+    let rates = rates(&plan(case, workers, kernel), rows);
+    println!(
+        "{:>8} batch {:>3}, {workers} workers: best {:>9.0} samples/s, median {:>9.0}",
+        case.name,
+        case.batch_size,
+        rates[0],
+        rates[rates.len() / 2],
+    );
+}
+
+/// What the canonical order costs: the best epoch of some rounds, both ways in turn.
+fn print_price(case: &Case, workers: usize, kernel: &ChosenKernel, canonical: &Arc<MemoryShards>) {
+    let plan = plan(case, workers, kernel);
+    let free = rows(case, workers);
+    let leaves = |rows: &Arc<MemoryShards>| ranks_max(&plan, rows.as_ref()).expect("the network is valid");
+    let head = format!("{:>8} batch {:>3}, {workers} workers", case.name, case.batch_size);
+    if leaves(&free) != workers {
+        return println!("{head}: {workers} shards make {} leaves, a free order has one a worker", leaves(&free));
+    }
+    let mut best = [0.0f64; 2];
+    for _ in 0..ROUNDS {
+        for (best, rows) in best.iter_mut().zip([canonical, &free]) {
+            *best = best.max(rates(&plan, rows)[0]);
+        }
+    }
+    let [ours, theirs] = best;
+    println!(
+        "{head}: canonical order, {} leaves {ours:.0}, free order, {} leaves {theirs:.0} samples/s: it costs {:.1} %",
+        leaves(canonical),
+        leaves(&free),
+        (theirs / ours - 1.0) * 100.0,
+    );
 }
 
 fn main() {
@@ -101,45 +181,11 @@ fn main() {
             || words.iter().any(|word| word == case.name)
     };
     for case in all.iter().filter(named) {
-        let rows: Arc<MemoryShards> = Arc::new(shards(case));
+        let canonical = rows(case, SHARDS);
         let both = [1, std::thread::available_parallelism().map_or(1, usize::from)];
-        let counts = workers.map_or_else(|| both.to_vec(), |workers| vec![workers]);
-        for workers in counts {
-            let plan = TrainPlan {
-                network: NetworkSpec {
-                    inputs: case.inputs.clone(),
-                    hidden: case.hidden.to_vec(),
-                    activation: Activation::Relu,
-                    dropout: 0.0,
-                    layer_norm: false,
-                    outputs: case.outputs,
-                    loss: case.loss,
-                },
-                optimizer: Optimizer::ADAM,
-                schedule: Schedule::constant(1e-3),
-                batch_size: case.batch_size,
-                epochs: 6,
-                seed: 1,
-                l1: 0.0,
-                l2: 0.0,
-                clip_norm: None,
-                early_stop: None,
-                workers,
-                kernel: kernel.clone(),
-                checkpoint: None,
-            };
-            let trained = train(&plan, rows.clone(), None, &(), &CancellationToken::new())
-                .expect("random rows can be trained on");
-            let mut times: Vec<f64> = trained.history.iter().map(|epoch| epoch.duration_ms).collect();
-            times.sort_by(f64::total_cmp);
-            let rate = |time: f64| case.rows as f64 / time * 1e3;
-            println!(
-                "{:>8} batch {:>3}, {workers} workers: best {:>9.0} samples/s, median {:>9.0}",
-                case.name,
-                case.batch_size,
-                rate(times[0]),
-                rate(times[times.len() / 2]),
-            );
+        for workers in workers.map_or_else(|| both.to_vec(), |workers| vec![workers]) {
+            let print = if words.iter().any(|word| word == "order") { print_price } else { print_rates };
+            print(case, workers, &kernel, &canonical);
         }
     }
 }

@@ -17,6 +17,7 @@ use storage::Stores;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster_process::{Role, free_port, signal};
+use crate::hosts::Hosts;
 
 /// No step here takes longer, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -506,90 +507,6 @@ fn two_runs_queue_for_workers_and_a_coordinator_that_is_gone_frees_them() {
     assert!(matches!(&error, Error::Cluster(told) if told.contains("cannot be reached")), "{error}");
 }
 
-/// Hosts of their own for executors: network namespaces on a bridge. They go with the value.
-struct Hosts {
-    name: String,
-    network: String,
-    count: usize,
-}
-
-impl Hosts {
-    /// `Err` says what this machine does not allow.
-    fn new(count: usize) -> Result<Self, String> {
-        let process = std::process::id();
-        let hosts =
-            Hosts { name: format!("gm{}", process % 100_000), network: format!("10.77.{}", process % 250), count };
-        let Hosts { name, network, .. } = &hosts;
-        ip(&format!("link add {name} type bridge"))?;
-        ip(&format!("addr add {network}.1/24 dev {name}"))?;
-        ip(&format!("link set {name} up"))?;
-        for host in 0..count {
-            ip(&format!("netns add {name}-{host}"))?;
-            ip(&format!("link add {name}v{host} type veth peer name eth0 netns {name}-{host}"))?;
-            ip(&format!("link set {name}v{host} master {name} up"))?;
-            ip(&format!("-n {name}-{host} addr add {}/24 dev eth0", hosts.address(host)))?;
-            ip(&format!("-n {name}-{host} link set eth0 up"))?;
-            ip(&format!("-n {name}-{host} link set lo up"))?;
-        }
-        Ok(hosts)
-    }
-
-    fn address(&self, host: usize) -> String {
-        format!("{}.{}", self.network, 10 + host)
-    }
-
-    fn program(&self, host: usize) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &format!("{}-{host}", self.name)]).arg(std::env::current_exe().unwrap());
-        command
-    }
-
-    fn set_link(&self, host: usize, state: &str) {
-        ip(&format!("link set {}v{host} {state}", self.name)).unwrap();
-    }
-
-    /// Lets no more than `rate` leave a host. `Err` says what this machine does not allow.
-    fn slow_down(&self, host: usize, rate: &str) -> Result<(), String> {
-        let limit = format!("qdisc add dev eth0 root tbf rate {rate} burst 16kb latency 500ms");
-        self.tc(host, &limit).map(drop)
-    }
-
-    /// How often what a host wanted to send had to wait.
-    fn waits(&self, host: usize) -> u64 {
-        let told = self.tc(host, "-s qdisc show dev eth0").unwrap();
-        let words: Vec<&str> = told.split_whitespace().collect();
-        let at = words.iter().position(|word| *word == "overlimits").expect("a limit tells how often it was met");
-        words[at + 1].parse().unwrap()
-    }
-
-    fn tc(&self, host: usize, arguments: &str) -> Result<String, String> {
-        output("ip", &format!("netns exec {}-{host} tc {arguments}", self.name))
-    }
-}
-
-impl Drop for Hosts {
-    fn drop(&mut self) {
-        for host in 0..self.count {
-            let _ = ip(&format!("link del {}v{host}", self.name));
-            let _ = ip(&format!("netns del {}-{host}", self.name));
-        }
-        let _ = ip(&format!("link del {}", self.name));
-    }
-}
-
-fn ip(arguments: &str) -> Result<(), String> {
-    output("ip", arguments).map(drop)
-}
-
-fn output(program: &str, arguments: &str) -> Result<String, String> {
-    let output = Command::new(program).args(arguments.split(' ')).output();
-    let output = output.map_err(|error| format!("{program} {arguments}: {error}"))?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        false => Err(format!("{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim())),
-    }
-}
-
 /// A host whose cable is pulled sends no good-bye: its connections are open, and silent.
 #[test]
 fn a_host_that_is_cut_off_is_done_without() {
@@ -598,7 +515,7 @@ fn a_host_that_is_cut_off_is_done_without() {
         Err(reason) => return println!("skipped, this needs network namespaces: {reason}"),
     };
     let expected = undisturbed(200, 1);
-    let cluster = Cluster::without_executors(&format!("{}.1", hosts.network));
+    let cluster = Cluster::without_executors(&hosts.bridge());
     (0..3).for_each(|host| cluster.join_from(hosts.program(host), &format!("e-{host}"), &hosts.address(host)));
     cluster.wait_for(3);
     let cut = Mutex::new(None);
@@ -627,10 +544,10 @@ fn a_host_behind_a_slow_link_is_waited_for() {
         Err(reason) => return println!("skipped, this needs network namespaces: {reason}"),
     };
     // A step sends some 12 kB: a tenth of a second.
-    if let Err(reason) = hosts.slow_down(1, "1mbit") {
+    if let Err(reason) = hosts.limit(1, "1mbit") {
         return println!("skipped, this needs a link that can be slowed down: {reason}");
     }
-    let cluster = Cluster::without_executors(&format!("{}.1", hosts.network));
+    let cluster = Cluster::without_executors(&hosts.bridge());
     (0..3).for_each(|host| cluster.join_from(hosts.program(host), &format!("e-{host}"), &hosts.address(host)));
     cluster.wait_for(3);
     let (result, events) = cluster.run(&cluster.order("slow", 80, 0), 3..=3, &|_| {});

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, reason = "who watches a test is told what it measured")]
 
 mod cluster_process;
+mod hosts;
 mod model_files;
 mod program;
 mod servers;
