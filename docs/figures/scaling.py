@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""Fits a cost model to measured exchanges of a gang and draws it for 2 to 1,024 workers: scaling.py MEASURED SCALING.svg
+"""Fits a cost model to measured exchanges of a gang and draws it: scaling.py MEASURED SCALING.svg [median|least]
 
-MEASURED holds what `cargo bench --bench reduce` and `cargo bench --bench train_step -- 1` print. Needs numpy and
+On a machine with other work the least time of a step is the one to compare; otherwise it is the median. MEASURED holds what `cargo bench --bench reduce` and `cargo bench --bench train_step -- 1` print. Needs numpy and
 matplotlib. A step of W workers with B bytes of gradients has two exchanges, in each of which a worker's one thread sends
 W-1 messages of B/W bytes and receives as many:
 
-    compute(W, B) = k (2 a (W-1) + 2 c B (W-1)/W)      a: of a message, c: of a byte, with its copies and its addition
+    compute(W, B) = k (2 a (W-1) + 2 c(B) (W-1)/W)     a: of a message
+    c(B)          = c min(B, x) + d max(0, B - x)       c: of a byte with its copies and its addition as long as vectors of
+                                                        x bytes fit into the cache, d: of one that does not
     wire(W, B)    = 2 B (W-1)/W / r                     r: what a link carries each way, while the thread copies
     t(W, B)       = 2 l + max(compute, wire)            l: of an exchange, whatever it carries: to be woken up
 
-k is how many workers share a core, 1 when each has one of its own. l, a and c are fitted to networks without a limit, r to
-those with one, by least squares of the relative errors.
+k is how many workers share a core, 1 when each has one of its own. l, a, c, d and x are fitted to networks without a limit,
+r to those with one, by least squares of the relative errors.
 """
 
 import sys
@@ -30,7 +32,7 @@ NETWORKS = {"founding": 55_050, "large": 1_863_690}
 ROWS = 512  # a worker and step, in the panel of speedups
 
 
-def read(path):
+def read(path, which):
     """(cores, build), {network: rows of (workers, bytes, seconds)}, {network of layers: samples/s of one worker}."""
     machine, exchanges, samples = None, {}, {}
     for line in open(path):
@@ -38,7 +40,7 @@ def read(path):
         if words[:1] == ["machine"]:
             machine = (int(words[1]), words[2])
         elif words[:1] == ["reduce"]:
-            exchanges.setdefault(words[1], []).append([float(word) for word in words[2:5]])
+            exchanges.setdefault(words[1], []).append([float(word) for word in (*words[2:4], words[4 if which == "median" else 5])])
         elif "samples/s" in line and words[0] in NETWORKS and words[3] == "1":
             samples[words[0]] = float(words[words.index("best") + 1])
     return machine, {name: np.array(rows) for name, rows in exchanges.items()}, samples
@@ -50,9 +52,10 @@ def bits_per_second(rate):
 
 
 def compute(constants, workers, size, cores):
-    _, a, c = constants
+    _, a, c, d, x = constants
     k = np.maximum(1.0, workers / cores)
-    return k * (2 * a * (workers - 1) + 2 * c * size * (workers - 1) / workers)
+    copied = c * np.minimum(size, x) + d * np.maximum(size - x, 0)
+    return k * (2 * a * (workers - 1) + 2 * copied * (workers - 1) / workers)
 
 
 def wire(rate, workers, size):
@@ -64,25 +67,37 @@ def step(constants, workers, size, cores, rate=np.inf):
 
 
 def fit_constants(rows, cores):
-    """l, a and c: linear, so by least squares; a constant that would be negative is nothing."""
+    """(l, a, c, d, x). For a given x they are linear; x is the best of some."""
+    fits = [fit_linear(rows, cores, x) for x in 2.0 ** np.arange(18, 25)]
+    return min(fits, key=lambda constants: squares(rows, step(constants, rows[:, 0], rows[:, 1], cores)))
+
+
+def fit_linear(rows, cores, x):
+    """A constant that would be negative is nothing."""
     workers, size, seconds = rows.T
-    columns = np.stack([step(unit, workers, size, cores) for unit in np.eye(3)], axis=1) / seconds[:, None]
-    used = [0, 1, 2]
+    units = np.concatenate([np.eye(4), np.full((4, 1), x)], axis=1)
+    columns = np.stack([step(unit, workers, size, cores) for unit in units], axis=1) / seconds[:, None]
+    used = [0, 1, 2, 3]
     while True:
         found = np.linalg.lstsq(columns[:, used], np.ones(len(seconds)), rcond=None)[0]
         if (found >= 0).all():
             break
         used.pop(int(found.argmin()))
-    constants = np.zeros(3)
+    constants = np.zeros(5)
     constants[used] = found
+    constants[4] = x
     return constants
+
+
+def squares(rows, predicted):
+    return np.sum((predicted / rows[:, 2] - 1) ** 2)
 
 
 def fit_rate(rows, constants, cores, nominal):
     """r in bytes a second: the best of a fine grid, there is no formula for it under a maximum."""
-    workers, size, seconds = rows.T
+    workers, size, _ = rows.T
     grid = nominal / 8 * np.linspace(0.5, 1.1, 1201)
-    errors = [np.sum((step(constants, workers, size, cores, rate) / seconds - 1) ** 2) for rate in grid]
+    errors = [squares(rows, step(constants, workers, size, cores, rate)) for rate in grid]
     return grid[int(np.argmin(errors))]
 
 
@@ -99,7 +114,6 @@ def seconds_of_row(samples):
 def draw_exchange(axes, title, rows, cores, constants, rate=np.inf):
     """Points that were measured, the fit through them, and its continuation. On a network whose links are the limit every
     worker goes on with a core of its own; on loopback all have what they had."""
-    ends = {}
     for size, (name, colour) in SIZES.items():
         points = rows[rows[:, 1] == size]
         axes.plot(points[:, 0], points[:, 2] * 1e3, "o", color=colour, ms=5)
@@ -107,40 +121,24 @@ def draw_exchange(axes, title, rows, cores, constants, rate=np.inf):
         inside, beyond = WORKERS[WORKERS <= reached], WORKERS[WORKERS >= max(reached, 2)]
         axes.plot(inside, 1e3 * step(constants, inside, size, cores, rate), "-", color=colour, lw=1.5)
         later = 1e3 * step(constants, beyond, size, cores if np.isinf(rate) else beyond, rate)
-        axes.plot(beyond, later, "--", color=colour, lw=1.2)
-        ends[name] = later[-1]
+        axes.plot(beyond, later, "--", color=colour, lw=1.2, label=name)
     axes.axvspan(rows[:, 0].max() * 1.2, WORKERS[-1] * 1.1, color="0.94", zorder=0)
     axes.set(xscale="log", yscale="log", ylabel="ms of a step's two exchanges")
-    finish(axes, title, ends)
+    finish(axes, title)
 
 
 def draw_speedup(axes, title, constants, rate, row_seconds):
-    ends = {}
-    for size, (name, colour) in SIZES.items():
+    for size, (_, colour) in SIZES.items():
         work = ROWS * row_seconds["founding" if size < 1_000_000 else "large"] * size / 4
         speedup = WORKERS * work / (work + step(constants, WORKERS, size, WORKERS, rate))
         axes.plot(WORKERS, speedup, "--", color=colour, lw=1.2)
-        ends[name] = speedup[-1]
     axes.plot(WORKERS, WORKERS, ":", color="0.5", lw=1)
     axes.axvspan(1.8, WORKERS[-1] * 1.1, color="0.94", zorder=0)
     axes.set(xscale="log", yscale="log", ylabel="times the rows a second of one worker")
-    finish(axes, title, ends)
+    finish(axes, title)
 
 
-def name_ends(axes, ends):
-    """Names at the right end of their lines; lines that end together have one label."""
-    groups = []
-    for name, value in sorted(ends.items(), key=lambda end: end[1]):
-        if groups and value < groups[-1][1] * 1.2:
-            groups[-1][0].append(name)
-        else:
-            groups.append(([name], value))
-    for names, value in groups:
-        axes.annotate("\n".join(names), (WORKERS[-1], value), (7, -3), textcoords="offset points", fontsize=8)
-
-
-def finish(axes, title, ends):
-    name_ends(axes, ends)
+def finish(axes, title):
     axes.set_xlabel("workers")
     ticks = WORKERS[::3]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -153,16 +151,16 @@ def finish(axes, title, ends):
     axes.tick_params(labelsize=8)
 
 
-def main(measured, target):
-    (cores, build), exchanges, samples = read(measured)
-    print(f"{cores} cores, {build} build")
+def main(measured, target, which="median"):
+    (cores, build), exchanges, samples = read(measured, which)
+    print(f"{cores} cores, {build} build, {which} of each")
     constants, rates = {}, {}
     for network in UNLIMITED:
         if network in exchanges:
             rows = exchanges[network]
             constants[network] = fit_constants(rows, cores)
-            l, a, c = constants[network]
-            print(f"{network}: l {l * 1e6:.0f} us, a {a * 1e6:.1f} us, c {c * 1e9:.3f} ns: a core moves {1e-6 / c:.0f} MB/s; "
+            l, a, c, d, x = constants[network]
+            print(f"{network}: l {l * 1e6:.0f} us, a {a * 1e6:.1f} us, c {c * 1e9:.2f} ns, d {d * 1e9:.2f} ns beyond {x * 1e-6:.1f} MB; "
                   + errors(rows, step(constants[network], rows[:, 0], rows[:, 1], cores)))
     for network in sorted(set(exchanges) - set(UNLIMITED), key=bits_per_second, reverse=True):
         rows, nominal = exchanges[network], bits_per_second(network)
@@ -177,17 +175,18 @@ def main(measured, target):
                   f"exchanges with {8 / rate / seconds:.0f} rows a worker")
 
     limited = next(iter(rates), None)
-    panels = [("loopback", "All workers on this machine's {} cores, loopback".format(cores))]
-    panels += [(limited, f"Links of {limited}: namespaces on the same cores; then a core each")] if limited else []
+    panels = [("loopback", f"Loopback, all workers on {cores} cores")]
+    panels += [(limited, f"Links of {limited}: on {cores} cores, then a core each")] if limited else []
     figure, all_axes = plt.subplots(1, len(panels) + bool(limited and row_seconds), figsize=(13, 4.2))
     all_axes = np.atleast_1d(all_axes)
     for axes, (network, title) in zip(all_axes, panels):
         known = constants.get(network, constants.get("hosts"))
         draw_exchange(axes, title, exchanges[network], cores, known, rates.get(network, np.inf))
     if limited and row_seconds:
-        title = f"A core and a link of {limited} for each worker, {ROWS} rows a step"
+        title = f"A link of {limited}, a core and {ROWS} rows for each"
         draw_speedup(all_axes[-1], title, constants["hosts"], rates[limited], row_seconds)
-    figure.text(0.5, 0.005, f"points: measured, {build} build; lines: fitted to them; dashed on grey: model", ha="center", fontsize=8)
+    all_axes[0].legend(title="gradients", fontsize=8, title_fontsize=8, frameon=False)
+    figure.text(0.5, 0.005, f"points: measured, {which} of each, {build} build; lines: fitted to them; dashed on grey: model", ha="center", fontsize=8)
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     figure.savefig(target, metadata={"Date": None})
 
