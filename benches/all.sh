@@ -2,7 +2,7 @@
 # Everything that is measured against a peer, one after the other, then one table of ratios: all.sh [ROUNDS]
 #
 # Peers that PYTHON (python3) can import take part; the others are named and left out. `benches/peers/setup.sh DIR` installs
-# them. What wants data that are not here (Debian's dataset-fashion-mnist, tpchgen-cli) is left out too, and said.
+# them. What wants data that are not here (Debian's dataset-fashion-mnist, tpchgen-cli, numpy) is left out too, and said.
 set -eu
 cd "$(dirname "$0")/.."
 rounds=${1:-1}
@@ -22,6 +22,7 @@ mapfile -t learners < <(installed sklearn=sklearn torch=torch)
 mapfile -t trainers < <(installed sklearn=sklearn torch=torch tensorflow=keras)
 mapfile -t jobs < <(installed sklearn=sklearn torch=torch pyspark=spark)
 mapfile -t queriers < <(installed duckdb=duckdb polars=polars pyspark=spark)
+mapfile -t frames < <(installed duckdb=duckdb polars=polars 2>/dev/null)
 
 [ "${#jobs[@]}" -eq 0 ] || benches/flights.sh "$rounds" "${jobs[@]}"
 if [ -d /usr/share/datasets/fashion-mnist ]; then
@@ -32,8 +33,14 @@ fi
 [ "${#trainers[@]}" -eq 0 ] || benches/train.sh "$rounds" "${trainers[@]}"
 if [ -x "$(dirname "$(command -v "$PYTHON")")/tpchgen-cli" ]; then
   [ "${#queriers[@]}" -eq 0 ] || benches/tpch.sh "${SCALE:-1}" "$rounds" "${queriers[@]}"
+  [[ " ${frames[*]} " != *" duckdb "* ]] || benches/scan.sh "$rounds"
 else
-  echo "left out: the 22 queries (pip install tpchgen-cli)" >&2
+  echo "left out: the 22 queries, scans of text (pip install tpchgen-cli)" >&2
+fi
+if "$PYTHON" -c 'import numpy, pyarrow' 2>/dev/null; then
+  [ "${#frames[@]}" -eq 0 ] || benches/h2o.sh "$rounds" "${frames[@]}"
+else
+  echo "left out: the h2o db-benchmark (pip install numpy pyarrow)" >&2
 fi
 
 # The best of each; a ratio above 1 says how many times better ours is, whatever the unit.
