@@ -86,8 +86,6 @@ pub(super) struct Conversation {
     told_to_leave: bool,
     says_leaving: bool,
     leaving: bool,
-    /// Whether numbers have come or gone since that was asked last.
-    moved: bool,
 }
 
 struct Peer {
@@ -103,15 +101,14 @@ struct Outgoing {
     total: u64,
     staged: u64,
     buckets: u32,
-    /// Ready to go, from `at`; of the message, or a sign of life.
+    /// Ready to go, from `at`.
     bytes: Vec<u8>,
     at: usize,
-    is_message: bool,
 }
 
 impl Outgoing {
     fn is_done(&self) -> bool {
-        self.staged == self.total && (self.at == self.bytes.len() || !self.is_message)
+        self.staged == self.total && self.at == self.bytes.len()
     }
 }
 
@@ -146,7 +143,6 @@ impl Conversation {
             told_to_leave: false,
             says_leaving: false,
             leaving: false,
-            moved: false,
         }
     }
 
@@ -174,7 +170,6 @@ impl Conversation {
         // Every message of this rank in this exchange says the same.
         self.says_leaving = self.told_to_leave;
         self.leaving = self.told_to_leave;
-        self.moved = false;
         for peer in self.others() {
             let Peer { out, from, heard } = &mut self.peers[peer];
             out.total = message_bytes(work.header().len(), work.planes(), work.cut(rank, peer).len());
@@ -261,7 +256,6 @@ impl Conversation {
         };
         out.bytes.clear();
         out.at = 0;
-        out.is_message = true;
         out.bytes.extend_from_slice(&head.write());
         let header = work.header();
         let counts = [(header.len() as u32).to_le_bytes(), (work.planes() as u32).to_le_bytes()];
@@ -274,20 +268,11 @@ impl Conversation {
 
     /// So much of it is on its way.
     pub(super) fn sent(&mut self, peer: Rank, bytes: usize) {
-        let out = &mut self.peers[peer].out;
-        out.at += bytes;
-        self.moved |= out.is_message && bytes > 0;
-    }
-
-    /// Whether numbers have come or gone since the last call. While they do, a peer that has had this rank's whole message
-    /// must be told every second that the rank is alive: over a slow link it may wait for the next one for long. When they
-    /// do not, this rank waits itself, and must not keep others waiting for what will never come.
-    pub(super) fn has_moved(&mut self) -> bool {
-        std::mem::take(&mut self.moved)
+        self.peers[peer].out.at += bytes;
     }
 
     /// Puts a sign of life before whatever is sent next; nothing when something is on its way, which is a sign itself.
-    /// Between exchanges, or when there is nothing to be sent to this peer.
+    /// Only between exchanges.
     pub(super) fn beat(&mut self, peer: Rank) -> &[u8] {
         self.put(peer, Kind::Beat, &[]);
         let out = &self.peers[peer].out;
@@ -308,7 +293,6 @@ impl Conversation {
         if out.at == out.bytes.len() {
             out.bytes.clear();
             out.at = 0;
-            out.is_message = false;
             out.bytes.extend_from_slice(&head.write());
             out.bytes.extend_from_slice(body);
         }
@@ -357,7 +341,6 @@ impl Conversation {
             return Err(GangError::PeerFailed { rank: peer, cause });
         }
         from.got += bytes as u64;
-        self.moved |= bytes > 0;
         // The counts come first and in one piece: a bucket is longer than they are, and they are asked for alone.
         if from.got == COUNTS as u64 && bytes > 0 {
             self.take_counts(peer, work)?;
@@ -520,6 +503,3 @@ fn bytes_of_f64_mut(numbers: &mut [f64]) -> &mut [u8] {
     // SAFETY: as above.
     unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), size_of_val(numbers)) }
 }
-
-#[cfg(test)]
-mod tests;

@@ -507,8 +507,7 @@ impl Simulation {
         }
     }
 
-    /// A rank tells the coordinator and, when it computes, its peers that it is there. In an exchange it looks whether they
-    /// are, and while numbers move it tells those who have its message.
+    /// A rank tells the coordinator and, when it computes, its peers that it is there; else it looks whether they are.
     fn beat(&mut self, host: usize) {
         self.hosts[host].heard = self.now;
         let Some(task) = self.hosts[host].task.as_mut() else { return };
@@ -517,18 +516,13 @@ impl Simulation {
         }
         if task.round.is_some() {
             if let Err(error) = task.conversation.tick(self.now) {
-                return self.fail(host, &error);
+                self.fail(host, &error);
             }
-            if !task.conversation.has_moved() {
-                return;
-            }
+            return;
         }
         let (generation, rank) = (task.generation, task.rank);
         for peer in task.conversation.others() {
             let Some(task) = self.hosts[host].task.as_mut() else { return };
-            if task.round.is_some() && task.conversation.has_outgoing(peer) {
-                continue;
-            }
             let frame = task.conversation.beat(peer).to_vec();
             task.conversation.sent(peer, frame.len());
             self.send(generation, rank, peer, frame);
