@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::cluster::{ClusterAddress, ClusterClient, Environment, ExecutorSettings, run_executor};
+use engine::cluster::{ClusterAddress, ClusterClient, Environment, run_executor};
 use engine::gang::{Ended, GangError, GangEvent, GangOrder, GangTask, Offer, Part, Seat, Tag};
 use engine::runner::{ClusterRunner, Runner};
 use engine::{Error, Extension, Result};
@@ -35,7 +35,7 @@ mod cluster_process;
 #[path = "../tests/it/hosts.rs"]
 mod hosts;
 
-use cluster_process::{Role, free_port};
+use cluster_process::{Role, executor_settings, free_port};
 use hosts::Hosts;
 
 /// Steps of a measurement after the first, which nobody counts: the least, and for how long there are more.
@@ -133,17 +133,7 @@ fn runtime() -> Runtime {
 
 /// This program as an executor.
 fn serve(scheduler: &str, id: &str, host: &str) {
-    let settings = ExecutorSettings {
-        scheduler: scheduler.parse().unwrap(),
-        id: Some(id.to_string()),
-        bind: host.parse().unwrap(),
-        advertise: host.to_string(),
-        ports: (0, 0),
-        gang_port: 0,
-        cores: 1,
-        memory: None,
-        work_dir: None,
-    };
+    let settings = executor_settings(scheduler, id, host);
     runtime().block_on(run_executor(settings, &environment())).unwrap();
 }
 

@@ -8,10 +8,25 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
-use engine::cluster::ClusterAddress;
+use engine::cluster::{ClusterAddress, ExecutorSettings};
 
 /// How long a cluster may take to be ready on a machine that does much else.
 const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// Of an executor with one core that is this very program, with tasks of its own.
+pub(crate) fn executor_settings(scheduler: &str, id: &str, host: &str) -> ExecutorSettings {
+    ExecutorSettings {
+        scheduler: scheduler.parse().unwrap(),
+        id: Some(id.to_string()),
+        bind: host.parse().unwrap(),
+        advertise: host.to_string(),
+        ports: (0, 0),
+        gang_port: 0,
+        cores: 1,
+        memory: None,
+        work_dir: None,
+    }
+}
 
 /// See the module.
 pub(crate) struct ClusterProcess {

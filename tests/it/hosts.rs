@@ -66,13 +66,20 @@ impl Hosts {
         order(&format!("tc -n {name}-{host} qdisc add dev eth0 {limit}")).map(drop)
     }
 
-    /// How often what a host wanted to send had to wait.
+    /// How often what goes over a host's link had to wait, one way or the other.
     pub(crate) fn waits(&self, host: usize) -> u64 {
-        let told = order(&format!("tc -n {}-{host} -s qdisc show dev eth0", self.name)).unwrap();
-        let words: Vec<&str> = told.split_whitespace().collect();
-        let at = words.iter().position(|word| *word == "overlimits").expect("a limit tells how often it was met");
-        words[at + 1].parse().unwrap()
+        let name = &self.name;
+        let ends =
+            [format!("tc -s qdisc show dev {name}v{host}"), format!("tc -n {name}-{host} -s qdisc show dev eth0")];
+        ends.iter().map(|end| overlimits(&order(end).unwrap())).sum()
     }
+}
+
+/// What tc's statistics of a limit say of how often it was met.
+fn overlimits(told: &str) -> u64 {
+    let words: Vec<&str> = told.split_whitespace().collect();
+    let at = words.iter().position(|word| *word == "overlimits").expect("a limit tells how often it was met");
+    words[at + 1].parse().unwrap()
 }
 
 impl Drop for Hosts {
