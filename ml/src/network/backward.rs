@@ -85,12 +85,10 @@ impl Architecture {
             let parts = x.chunks_exact((rows * inputs).max(1)).flat_map(|x| product(rows, x));
             parts.map(f32::to_bits).eq(product(rows * leaves, &x).into_iter().map(f32::to_bits))
         };
-        leaves == 1
-            || self.layers.iter().enumerate().all(|(index, layer)| {
-                let inputs = if index == 0 { self.spec.inputs.dense } else { layer.inputs };
-                (inputs == 0 || same(layer.width, inputs, false))
-                    && (index == 0 || same(layer.inputs, layer.width, true))
-            })
+        self.layers.iter().enumerate().all(|(index, layer)| {
+            let inputs = if index == 0 { self.spec.inputs.dense } else { layer.inputs };
+            (inputs == 0 || same(layer.width, inputs, false)) && (index == 0 || same(layer.inputs, layer.width, true))
+        })
     }
 }
 

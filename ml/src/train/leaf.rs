@@ -14,15 +14,16 @@ use crate::network::{Branch, Leaf, Tape, Target};
 /// and packing the weights costs little beside multiplying with them.
 const TILE_ROWS: usize = 256;
 
-/// Leaves of the largest branches that a rank computes as one tile: what the kernel allows, and enough branches for
-/// `threads`. It changes nothing but the time.
+/// Leaves of the largest branches that a rank computes as one tile: as many as the kernel allows, in every branch up to
+/// that size, and enough branches for `threads`. It changes nothing but the time.
 pub(super) fn branch_leaves(run: &Run<'_>, own_leaves: usize, threads: usize) -> usize {
     let rows = run.course.tile_rows.max(1);
+    let joins = |leaves| run.architecture.joins(run.plan.kernel.kernel, rows, leaves);
     let mut leaves = 1;
-    while leaves * 2 * rows <= TILE_ROWS && leaves * 2 * threads <= own_leaves {
+    while leaves * 2 * rows <= TILE_ROWS && leaves * 2 * threads <= own_leaves && joins(leaves * 2) {
         leaves *= 2;
     }
-    if run.architecture.joins(run.plan.kernel.kernel, rows, leaves) { leaves } else { 1 }
+    leaves
 }
 
 /// What one thread computes branches with.
