@@ -57,10 +57,4 @@ for _ in $(seq "$rounds"); do
   done
 done
 [ -z "${RESULTS:-}" ] || awk -F'\t' -v rows="$rows" '{ printf "h2o %s, %.0e rows\tseconds\t%s\t%s\n", $1, rows, $2, $3 }' "$work/times" >>"$RESULTS"
-awk -F'\t' '{ key = $1 FS $2; if (!(key in best) || $3 < best[key]) best[key] = $3 }
-  END {
-    for (key in best) {
-      split(key, part, FS)
-      printf "best total %-9s %-10s %7.2f s  %5.2fx of ours\n", part[1], part[2], best[key], best[key] / best[part[1] FS "gristmill"]
-    }
-  }' "$work/times" | sort
+awk -f benches/best.awk "$work/times" | sort

@@ -37,10 +37,4 @@ for _ in $(seq "$rounds"); do
   fi
 done
 [ -z "${RESULTS:-}" ] || awk -F'\t' -v scale="$scale" '{ printf "scan of %s, scale %s\tseconds\t%s\t%s\n", $1, scale, $2, $3 }' "$work/times" >>"$RESULTS"
-awk -F'\t' '{ key = $1 FS $2; if (!(key in best) || $3 < best[key]) best[key] = $3 }
-  END {
-    for (key in best) {
-      split(key, part, FS)
-      printf "best %-5s %-10s %7.2f s  %5.2fx of ours\n", part[1], part[2], best[key], best[key] / best[part[1] FS "gristmill"]
-    }
-  }' "$work/times" | sort
+awk -f benches/best.awk "$work/times" | sort

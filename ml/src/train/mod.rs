@@ -18,6 +18,7 @@ mod order;
 mod rank;
 mod reduce;
 mod resume;
+mod update;
 
 use std::sync::Arc;
 use std::time::Duration;

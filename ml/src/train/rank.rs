@@ -19,9 +19,10 @@ use super::clock::Clock;
 use super::leaf::{BranchGiven, Desk, LeafWork, Sums, branch_leaves, merge_sums};
 use super::order::{Course, LeafRows, leaves_of, shards_of};
 use super::reduce::{CHUNK, Folding, branches, cuts, share};
+use super::update::{Update, prepare};
 use super::{EpochRecord, Outcome, TrainObserver, TrainPlan, TrainProgress, evaluate, gang_error, resume};
 use crate::network::{Architecture, PREDICTION_TILE};
-use crate::optimizer::{PreparedStep, StepRule};
+use crate::optimizer::StepRule;
 use crate::shards::ShardSet;
 use crate::simd;
 
@@ -577,40 +578,4 @@ fn offer_header(header: &mut Vec<f64>, sums: &[Sums], due: bool) {
 /// A chunk of each plane that a rank gave.
 fn planes_of<'p>(part: &'p Part<'p>, range: Range<usize>) -> impl Iterator<Item = &'p [f32]> {
     (0..part.planes()).map(move |plane| &part.plane(plane)[range.clone()])
-}
-
-/// A step's rules: for parameters that penalties do not apply to, and for those that they do.
-fn prepare(plan: &TrainPlan, rule: StepRule) -> [PreparedStep; 2] {
-    let penalised = StepRule { l1: plan.l1, l2: plan.l2, decays: true, ..rule };
-    [plan.optimizer.prepare(rule), plan.optimizer.prepare(penalised)]
-}
-
-/// The optimizer at the own slice.
-struct Update<'u> {
-    /// Where the own slice begins.
-    first: usize,
-    segments: &'u [(Range<usize>, bool)],
-    parameters: &'u mut [f32],
-    slots: &'u mut [Vec<f32>],
-}
-
-impl Update<'_> {
-    /// Applies the summed gradient of `range` of the own slice.
-    fn apply(&mut self, prepared: &[PreparedStep; 2], range: Range<usize>, sum: &[f32]) {
-        let global = range.start + self.first..range.end + self.first;
-        for (segment, penalised) in self.segments {
-            let part = segment.start.max(global.start)..segment.end.min(global.end);
-            if part.is_empty() {
-                continue;
-            }
-            let local = part.start - self.first..part.end - self.first;
-            let slots: [&mut [f32]; 2] = match self.slots {
-                [] => [&mut [], &mut []],
-                [first] => [&mut first[local], &mut []],
-                [first, second, ..] => [&mut first[local.clone()], &mut second[local]],
-            };
-            let sum = &sum[part.start - global.start..part.end - global.start];
-            prepared[usize::from(*penalised)].apply(&mut self.parameters[part], sum, slots);
-        }
-    }
 }
