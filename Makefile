@@ -1,7 +1,7 @@
 # Gristmill: `make demo` goes from a fresh clone to a trained model. Every target first installs what this machine lacks.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lint-setup peers build demo test check bench
+.PHONY: help setup lint-setup test-setup peers build demo test check bench
 
 # One target directory for all clones: a second checkout does not compile the dependencies again.
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gristmill/target
@@ -23,12 +23,13 @@ setup: ## install what building needs: C compiler, pkg-config, OpenBLAS headers,
 lint-setup:
 	@.ci/setup lint
 
-build: setup ## build the release binary
+build: setup ## build the release binary, which the figures of benches/ are of
 	cargo build --release --locked $(FEATURES) --bin gristmill
 	@echo "built $(GRISTMILL)"
 
-demo: build ## build, then turn real flights into a model
-	$(GRISTMILL) run examples/jobs/late_flights.sql
+demo: setup ## build in half the time of a release, then turn real flights into a model
+	cargo build --profile demo --locked $(FEATURES) --bin gristmill
+	$(CARGO_TARGET_DIR)/demo/gristmill run examples/jobs/late_flights.sql
 
 check: lint-setup ## format, lints
 	cargo fmt --all --check
@@ -37,7 +38,10 @@ check: lint-setup ## format, lints
 peers: ## install the servers and readers that tests run against; what cannot be had is said
 	@.ci/peers/install
 
-test: check peers ## format, lints, then every test
+test-setup:
+	@.ci/setup test
+
+test: check test-setup peers ## format, lints, then every test
 	cargo test --workspace --locked --no-fail-fast $(FEATURES)
 
 bench: build ## ours and every peer that is installed, in turn: one table of ratios (benches/README.md)
