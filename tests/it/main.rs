@@ -37,5 +37,6 @@ mod copy_kills;
 mod delta;
 mod deploy;
 mod gang;
+mod instructions;
 mod stores;
 mod training;
