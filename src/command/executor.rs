@@ -8,6 +8,9 @@ use super::Console;
 use crate::args::ExecutorArgs;
 use crate::diagnostic::Exit;
 
+/// Below this an executor's memory is too little to keep what is freed.
+const SCARCE: u64 = 1 << 30;
+
 pub(super) fn executor(console: &Console, args: ExecutorArgs) -> Result<Exit> {
     let memory = args.memory.as_deref().map(parse_bytes).transpose();
     let settings = ExecutorSettings {
@@ -21,6 +24,9 @@ pub(super) fn executor(console: &Console, args: ExecutorArgs) -> Result<Exit> {
         memory: memory.map_err(|reason| Error::Usage(format!("--memory: {reason}")))?,
         work_dir: args.work_dir,
     };
+    if settings.memory.is_some_and(|bytes| bytes < SCARCE) {
+        crate::allocator::give_back_soon();
+    }
     if settings.cores == 0 {
         return Err(Error::Usage("--cores: expected a whole number above 0, got `0`".to_string()));
     }

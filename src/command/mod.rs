@@ -112,8 +112,9 @@ impl Console {
     pub(crate) fn new(common: &CommonArgs, output: &OutputArgs, voice: Voice) -> Result<Self> {
         let extension = gristmill::extension();
         let config = Config::load(&Surroundings::of_process(), common, output, &extension.settings)?;
-        if config.options.memory_limit.is_some() {
-            crate::allocator::give_back_soon();
+        match config.options.memory_limit {
+            Some(_) => crate::allocator::give_back_soon(),
+            None => crate::allocator::give_back_late(),
         }
         crate::log::start(common.verbose);
         let stderr_is_terminal = std::io::stderr().is_terminal();
