@@ -31,7 +31,7 @@ use crate::memory::{EXHAUSTED, FairPool};
 /// The part of the limit that hash tables of one plan may fill together.
 const HASHED_PART: usize = 4;
 /// The rule of the query engine that decides which side of a join is hashed; ours comes after it.
-const DECIDES_SIDES: &str = "join_selection";
+pub(crate) const DECIDES_SIDES: &str = "join_selection";
 /// Bytes that a hash table adds to each row: the row's place in its chain and its part of the table.
 const TABLE_BYTES_PER_ROW: usize = 24;
 /// Bytes that a text or another value without fixed width is taken to have, when nobody knows.

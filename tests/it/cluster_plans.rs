@@ -74,6 +74,26 @@ fn a_large_table_made_from_a_query_is_read_by_executors() {
     assert!(!warehouse.exists(), "temporary tables stay after their sessions");
 }
 
+/// A join that must not be collected does not have the others' large sides shuffled.
+#[test]
+fn each_join_is_planned_for_tasks_by_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let warehouse = directory.path().join("warehouse");
+    let data = Path::new(FLIGHTS).parent().unwrap().display();
+    let joined = format!(
+        "FROM '{data}/airlines.parquet' a LEFT JOIN \
+         (SELECT f.carrier, f.month FROM '{FLIGHTS}' f JOIN '{data}/airports.parquet' o ON f.origin = o.faa) c \
+         ON a.carrier = c.carrier AND c.month > 12"
+    );
+    // Rows without a partner come once, and not once a task.
+    assert_eq!(answer(&warehouse, &format!("SELECT count(*), count(c.carrier) {joined}")), "16,0\n");
+    let told = answer(&warehouse, &format!("EXPLAIN ANALYZE SELECT count(*), count(c.carrier) {joined}"));
+    let inner = told.lines().find(|line| line.contains("join_type=Inner")).unwrap();
+    assert!(inner.contains("mode=CollectLeft"), "{told}");
+    let scan = told.split("stage ").find(|stage| stage.contains("flights.parquet")).unwrap();
+    assert!(scan.contains("join_type=Inner"), "the scan is in the stage of its join:\n{told}");
+}
+
 /// Avro as its specification says, uncompressed: rows of a whole number and a text.
 fn avro(rows: &[(i64, &str)]) -> Vec<u8> {
     fn long(bytes: &mut Vec<u8>, value: i64) {

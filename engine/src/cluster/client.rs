@@ -1,7 +1,7 @@
 //! The driver's end: hands plans to the scheduler, hears how they go, fetches the rows from the executors that hold them.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ballista_core::client::BallistaClient;
 use ballista_core::serde::protobuf::execute_query_params::Query;
@@ -18,6 +18,7 @@ use tokio::sync::OnceCell;
 use tonic::transport::{Channel, Endpoint};
 
 use super::api::{Disturbance, ExecutorInfo, Problem};
+use super::connections::Connections;
 use super::{ClusterAddress, MESSAGE_BYTES_MAX, failure};
 use crate::error::{Error, Result};
 
@@ -26,6 +27,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Tries to fetch rows whose executor does not answer, and the wait between them.
 const FETCH_RETRIES: u8 = 3;
 const FETCH_RETRY_WAIT_MS: u64 = 500;
+/// How long the number of executors that have gone is taken from an earlier answer.
+const DEPARTURES_KEPT: Duration = Duration::from_secs(1);
 
 type Scheduler = SchedulerGrpcClient<Channel>;
 
@@ -35,12 +38,21 @@ pub struct ClusterClient {
     address: ClusterAddress,
     scheduler: Arc<OnceCell<Scheduler>>,
     http: reqwest::Client,
+    executors: Connections,
+    /// How many executors had gone, at the latest when this was asked.
+    departures: Arc<Mutex<Option<(Instant, u64)>>>,
 }
 
 impl ClusterClient {
     /// For the scheduler at this address. Connects when it is first needed.
     pub fn new(address: ClusterAddress) -> Self {
-        ClusterClient { address, scheduler: Arc::default(), http: reqwest::Client::new() }
+        ClusterClient {
+            address,
+            scheduler: Arc::default(),
+            http: reqwest::Client::new(),
+            executors: Connections::default(),
+            departures: Arc::default(),
+        }
     }
 
     /// Where the scheduler is.
@@ -96,7 +108,31 @@ impl ClusterClient {
     /// [`Error::Cluster`] when the scheduler cannot be reached.
     pub(crate) async fn disturbance(&self, plan: Option<&str>) -> Result<Disturbance> {
         let (http, url) = self.http("disturbance");
-        self.answer(http.get(url).query(&plan.map(|plan| ("plan", plan)).into_iter().collect::<Vec<_>>())).await
+        let asked = Instant::now();
+        let query: Vec<_> = plan.map(|plan| ("plan", plan)).into_iter().collect();
+        let disturbance: Disturbance = self.answer(http.get(url).query(&query)).await?;
+        *self.departures.lock().unwrap_or_else(PoisonError::into_inner) = Some((asked, disturbance.departures));
+        Ok(disturbance)
+    }
+
+    /// How many executors have gone, or had a moment ago: for who asks whether more have gone since, an earlier number does.
+    ///
+    /// # Errors
+    /// As [`ClusterClient::disturbance`].
+    pub(crate) async fn departures(&self) -> Result<u64> {
+        let known = *self.departures.lock().unwrap_or_else(PoisonError::into_inner);
+        match known {
+            Some((asked, departures)) if asked.elapsed() < DEPARTURES_KEPT => Ok(departures),
+            _ => Ok(self.disturbance(None).await?.departures),
+        }
+    }
+
+    /// Makes the connections that the first plan needs, so that it need not wait for them.
+    ///
+    /// # Errors
+    /// [`Error::Cluster`] when the scheduler cannot be reached.
+    pub(crate) async fn connect(&self) -> Result<()> {
+        tokio::try_join!(self.scheduler(), self.departures()).map(drop)
     }
 
     fn lost(&self, error: &(dyn std::error::Error + 'static)) -> Error {
@@ -201,21 +237,30 @@ impl ClusterClient {
                 format!("the executor at {place} that holds the result is lost: {}", failure::read(&error.to_string()));
             DataFusionError::External(Box::new(Error::Cluster(message)))
         };
-        let mut client = BallistaClient::try_new(
-            &executor.host,
-            port,
-            MESSAGE_BYTES_MAX,
-            false,
-            None,
-            FETCH_RETRIES,
-            FETCH_RETRY_WAIT_MS,
-            0,
-            0,
-        )
-        .await
-        .map_err(lost)?;
+        let make = || {
+            BallistaClient::try_new(
+                &executor.host,
+                port,
+                MESSAGE_BYTES_MAX,
+                false,
+                None,
+                FETCH_RETRIES,
+                FETCH_RETRY_WAIT_MS,
+                0,
+                0,
+            )
+        };
+        let place = (executor.host.clone(), port);
+        let mut client = match self.executors.take(&place) {
+            Some(client) => client,
+            None => make().await.map_err(lost)?,
+        };
         let partition = partition.into();
-        client.fetch_partition(&executor.id, &partition, location.file_id, layout, true).await.map_err(lost)
+        let rows =
+            client.fetch_partition(&executor.id, &partition, location.file_id, layout, true).await.map_err(lost)?;
+        // A connection carries several streams at a time.
+        self.executors.give_back(place, client);
+        Ok(rows)
     }
 
     async fn cancel(&self, job: String) {

@@ -1,5 +1,5 @@
-//! Connections between executors, kept for the next fetch: a shuffle of hundreds of partitions would otherwise open and
-//! close one for each. Upstream's own pool cannot be named from outside.
+//! Connections to executors, from others and from drivers, kept for the next fetch: a shuffle of hundreds of partitions
+//! would otherwise open and close one for each. Upstream's own pool cannot be named from outside.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,13 +30,13 @@ impl std::fmt::Debug for Connections {
 }
 
 impl Connections {
-    fn take(&self, place: &Place) -> Option<BallistaClient> {
+    pub(super) fn take(&self, place: &Place) -> Option<BallistaClient> {
         // The map is whole whenever the lock is free, so a poisoned one is still good.
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.get_mut(place).and_then(Vec::pop).map(|(client, _)| client)
     }
 
-    fn give_back(&self, place: Place, client: BallistaClient) {
+    pub(super) fn give_back(&self, place: Place, client: BallistaClient) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         drop_old(&mut idle);
         idle.entry(place).or_default().push((client, Instant::now()));

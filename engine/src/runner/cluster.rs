@@ -1,7 +1,8 @@
 //! Execution on a cluster: the same physical plan, cut into stages by the scheduler, its rows fetched from the executors.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -51,7 +52,7 @@ impl ClusterRunner {
     /// # Errors
     /// [`Error::Cluster`] when the scheduler cannot be reached or has no executors.
     pub async fn connect(client: ClusterClient, environment: Environment) -> Result<Self> {
-        let executors = client.executors().await?;
+        let (executors, ()) = tokio::try_join!(client.executors(), client.connect())?;
         let cores = executors.iter().map(|executor| executor.cores as usize).sum();
         if cores == 0 {
             return Err(Error::Cluster(format!("the scheduler at {} has no executors", client.address())));
@@ -185,6 +186,15 @@ struct Remote {
 struct Ended {
     places: Vec<PartitionLocation>,
     submission: Submission,
+    /// Rows that were asked for already, to see that their executor lives; by their place's number.
+    begun: Mutex<HashMap<usize, SendableRecordBatchStream>>,
+}
+
+impl Ended {
+    fn begun(&self) -> MutexGuard<'_, HashMap<usize, SendableRecordBatchStream>> {
+        // The map is whole whenever the lock is free, so a poisoned one is still good.
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How an execution ended that did not fail: with rows, or with what happened meanwhile so that they are not believed.
@@ -198,15 +208,17 @@ impl Remote {
     ) -> QueryResult<impl futures::Stream<Item = QueryResult<arrow::array::RecordBatch>> + Send> {
         let ended = self.ended.get_or_try_init(|| self.execute()).await?;
         let of = |place: &PartitionLocation| place.partition_id.as_ref().map_or(0, |id| id.partition_id as usize);
-        let places: Vec<PartitionLocation> =
-            ended.places.iter().filter(|place| wanted.is_none_or(|wanted| of(place) == wanted)).cloned().collect();
-        let client = self.client.clone();
+        let numbered = ended.places.iter().enumerate();
+        let places: Vec<usize> = numbered
+            .filter(|(_, place)| wanted.is_none_or(|wanted| of(place) == wanted))
+            .map(|(number, _)| number)
+            .collect();
         let keep = Arc::clone(&self);
         Ok(futures::stream::iter(places)
-            .then(move |place| {
-                let (client, keep) = (client.clone(), Arc::clone(&keep));
+            .then(move |number| {
+                let keep = Arc::clone(&keep);
                 async move {
-                    client.fetch(&place).await.map(|rows| {
+                    keep.fetch(number).await.map(|rows| {
                         rows.map(move |batch| {
                             let _ = &keep;
                             batch
@@ -215,6 +227,16 @@ impl Remote {
                 }
             })
             .try_flatten())
+    }
+
+    /// The rows of one place, from their beginning.
+    async fn fetch(&self, number: usize) -> QueryResult<SendableRecordBatchStream> {
+        let ended = self.ended.get().expect("rows are fetched when the plan has ended");
+        let begun = ended.begun().remove(&number);
+        match begun {
+            Some(rows) => Ok(rows),
+            None => self.client.fetch(&ended.places[number]).await,
+        }
     }
 
     /// Has the plan executed, again when executors were lost meanwhile, or are before anybody has read the result.
@@ -231,7 +253,7 @@ impl Remote {
                     return Err(outward(Error::Cluster(message)));
                 }
                 Err(why) => why.to_string(),
-                Ok(ended) => match self.check(&ended.places).await {
+                Ok(ended) => match self.check(&ended).await {
                     Err(error) if tries < TRIES => error.to_string(),
                     checked => return checked.map(|()| ended),
                 },
@@ -241,7 +263,7 @@ impl Remote {
     }
 
     async fn attempt(&self) -> Result<Attempt> {
-        let before = self.client.disturbance(None).await?;
+        let before = self.client.departures().await?;
         let mut submission = self.client.submit(self.plan.clone(), self.settings.clone(), &self.session_id).await?;
         let mut ticks = tokio::time::interval(ASK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -250,9 +272,8 @@ impl Remote {
             tokio::select! {
                 biased;
                 update = submission.next() => if let Some(places) = update? {
-                    self.measure(&submission).await;
-                    let shaken = self.shaken(&submission, before).await?;
-                    return Ok(shaken.map_or(Ok(Ended { places, submission }), Err));
+                    let ((), shaken) = tokio::join!(self.measure(&submission), self.shaken(&submission, before));
+                    return Ok(shaken?.map_or(Ok(Ended { places, submission, begun: Mutex::default() }), Err));
                 },
                 _ = ticks.tick() => {
                     self.measure(&submission).await;
@@ -265,11 +286,11 @@ impl Remote {
     }
 
     /// Whether something has happened after which the plan's answer is not believed.
-    async fn shaken(&self, submission: &Submission, before: Disturbance) -> Result<Option<&'static str>> {
+    async fn shaken(&self, submission: &Submission, before: u64) -> Result<Option<&'static str>> {
         let now = self.client.disturbance(submission.job()).await?;
         Ok(match now {
             Disturbance { repeated: true, .. } => Some("a stage was begun again"),
-            now if now.departures != before.departures => Some("an executor was lost or left"),
+            now if now.departures != before => Some("an executor was lost or left"),
             _ => None,
         })
     }
@@ -285,13 +306,14 @@ impl Remote {
     }
 
     /// Whether the executors that hold the result still answer.
-    async fn check(&self, places: &[PartitionLocation]) -> QueryResult<()> {
+    async fn check(&self, ended: &Ended) -> QueryResult<()> {
         let mut asked = Vec::new();
-        for place in places {
+        for (number, place) in ended.places.iter().enumerate() {
             let executor = place.executor_meta.as_ref().map(|executor| executor.id.as_str());
             if !asked.contains(&executor) {
                 asked.push(executor);
-                drop(self.client.fetch(place).await?);
+                let rows = self.client.fetch(place).await?;
+                ended.begun().insert(number, rows);
             }
         }
         Ok(())
