@@ -43,7 +43,8 @@ enum Failing {
     Panic,
 }
 
-/// Adds up numbers that depend on step, place and what was there before.
+/// Adds up numbers that depend on step, place and what was there before. A step announces the first half of its last plane
+/// and computes on for a while.
 struct Count;
 
 impl GangTask for Count {
@@ -64,14 +65,6 @@ impl GangTask for Count {
             if seat.cancel.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            std::thread::sleep(Duration::from_millis(order.millis));
-            match order.fails {
-                Some((at, how)) if at == step && rank + 1 == world => match how {
-                    Failing::Error => return Err(Error::invalid("block 7 cannot be read").with_hint("copy it again")),
-                    Failing::Panic => panic!("the disk is on fire"),
-                },
-                _ => {}
-            }
             let leaves = rank * LEAVES / world..(rank + 1) * LEAVES / world;
             let value =
                 |leaf: usize, i: usize| ((step * 31 + (leaf * 17 + i * 7) as u64 + vector[i] as u64) % 1009) as f32;
@@ -81,6 +74,15 @@ impl GangTask for Count {
             let own = cuts[rank].clone();
             let mut sums = vec![0.0; own.len()];
             let tag = |round| Tag { generation: seat.generation, step, round };
+            seat.mesh.announce(tag(0), offer, LENGTH / 2);
+            std::thread::sleep(Duration::from_millis(order.millis));
+            match order.fails {
+                Some((at, how)) if at == step && rank + 1 == world => match how {
+                    Failing::Error => return Err(Error::invalid("block 7 cannot be read").with_hint("copy it again")),
+                    Failing::Panic => panic!("the disk is on fire"),
+                },
+                _ => {}
+            }
             let lost = |error: engine::gang::GangError| Error::invalid(error.to_string());
             let mut fold = |parts: &[engine::gang::Part<'_>]| {
                 for part in parts {
