@@ -23,11 +23,11 @@ setup: ## install what building needs: C compiler, pkg-config, OpenBLAS headers,
 lint-setup:
 	@.ci/setup lint
 
-build: setup ## build the release binary, which the figures of benches/ are of
+build: setup ## build the release binary
 	cargo build --release --locked $(FEATURES) --bin gristmill
 	@echo "built $(GRISTMILL)"
 
-demo: setup ## build in half the time of a release, then turn real flights into a model
+demo: setup ## build in two thirds of the time of a release, then turn real flights into a model
 	cargo build --profile demo --locked $(FEATURES) --bin gristmill
 	$(CARGO_TARGET_DIR)/demo/gristmill run examples/jobs/late_flights.sql
 
