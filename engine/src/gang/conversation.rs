@@ -86,6 +86,10 @@ pub(super) struct Conversation {
     told_to_leave: bool,
     says_leaving: bool,
     leaving: bool,
+    /// Since [`Conversation::sign_of_life`] was asked last: whether numbers have come or gone, and whether an awaited peer
+    /// has beaten.
+    moved: bool,
+    heard_beat: bool,
 }
 
 struct Peer {
@@ -101,14 +105,15 @@ struct Outgoing {
     total: u64,
     staged: u64,
     buckets: u32,
-    /// Ready to go, from `at`.
+    /// Ready to go, from `at`; of the message, or a sign of life.
     bytes: Vec<u8>,
     at: usize,
+    is_message: bool,
 }
 
 impl Outgoing {
     fn is_done(&self) -> bool {
-        self.staged == self.total && self.at == self.bytes.len()
+        self.staged == self.total && (self.at == self.bytes.len() || !self.is_message)
     }
 }
 
@@ -143,6 +148,8 @@ impl Conversation {
             told_to_leave: false,
             says_leaving: false,
             leaving: false,
+            moved: false,
+            heard_beat: false,
         }
     }
 
@@ -170,6 +177,7 @@ impl Conversation {
         // Every message of this rank in this exchange says the same.
         self.says_leaving = self.told_to_leave;
         self.leaving = self.told_to_leave;
+        (self.moved, self.heard_beat) = (false, false);
         for peer in self.others() {
             let Peer { out, from, heard } = &mut self.peers[peer];
             out.total = message_bytes(work.header().len(), work.planes(), work.cut(rank, peer).len());
@@ -256,6 +264,7 @@ impl Conversation {
         };
         out.bytes.clear();
         out.at = 0;
+        out.is_message = true;
         out.bytes.extend_from_slice(&head.write());
         let header = work.header();
         let counts = [(header.len() as u32).to_le_bytes(), (work.planes() as u32).to_le_bytes()];
@@ -268,13 +277,27 @@ impl Conversation {
 
     /// So much of it is on its way.
     pub(super) fn sent(&mut self, peer: Rank, bytes: usize) {
-        self.peers[peer].out.at += bytes;
+        let out = &mut self.peers[peer].out;
+        out.at += bytes;
+        self.moved |= out.is_message && bytes > 0;
     }
 
-    /// Puts a sign of life before whatever is sent next; nothing when something is on its way, which is a sign itself.
-    /// Only between exchanges.
-    pub(super) fn beat(&mut self, peer: Rank) -> &[u8] {
-        self.put(peer, Kind::Beat, &[]);
+    /// What a rank in an exchange is to say every second to the peers that have had its whole message: over a slow link, or
+    /// behind one that computes for long, they may wait for the next one for many seconds.
+    ///
+    /// Ranks are never further apart than two rounds, for nobody ends a round that not all have begun. So whoever is
+    /// awaited beats itself, or waits in the earlier round for one that does; nothing needs to be passed on twice. `None`
+    /// when nothing is heard of those that are awaited: then this rank must not keep others waiting for what will never
+    /// come.
+    pub(super) fn sign_of_life(&mut self) -> Option<Kind> {
+        let (moved, heard_beat) = (std::mem::take(&mut self.moved), std::mem::take(&mut self.heard_beat));
+        if moved { Some(Kind::Beat) } else { heard_beat.then_some(Kind::Echo) }
+    }
+
+    /// Puts a sign of life, [`Kind::Beat`] or [`Kind::Echo`], before whatever is sent next; nothing when something is on
+    /// its way, which is a sign itself. Between exchanges, or when there is nothing to be sent to this peer.
+    pub(super) fn beat(&mut self, peer: Rank, kind: Kind) -> &[u8] {
+        self.put(peer, kind, &[]);
         let out = &self.peers[peer].out;
         &out.bytes[out.at..]
     }
@@ -293,6 +316,7 @@ impl Conversation {
         if out.at == out.bytes.len() {
             out.bytes.clear();
             out.at = 0;
+            out.is_message = false;
             out.bytes.extend_from_slice(&head.write());
             out.bytes.extend_from_slice(body);
         }
@@ -341,6 +365,7 @@ impl Conversation {
             return Err(GangError::PeerFailed { rank: peer, cause });
         }
         from.got += bytes as u64;
+        self.moved |= bytes > 0;
         // The counts come first and in one piece: a bucket is longer than they are, and they are asked for alone.
         if from.got == COUNTS as u64 && bytes > 0 {
             self.take_counts(peer, work)?;
@@ -357,7 +382,10 @@ impl Conversation {
         self.identity.check(&head, peer)?;
         let from = &mut self.peers[peer].from;
         match head.kind {
-            Kind::Beat if head.length == 0 => Ok(()),
+            Kind::Beat | Kind::Echo if head.length == 0 => {
+                self.heard_beat |= head.kind == Kind::Beat;
+                Ok(())
+            }
             Kind::Failed if head.length as usize <= TEXT_MAX => {
                 if head.length == 0 {
                     return Err(GangError::PeerFailed { rank: peer, cause: "without a cause".to_string() });
@@ -503,3 +531,6 @@ fn bytes_of_f64_mut(numbers: &mut [f64]) -> &mut [u8] {
     // SAFETY: as above.
     unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), size_of_val(numbers)) }
 }
+
+#[cfg(test)]
+mod tests;

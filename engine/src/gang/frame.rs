@@ -26,13 +26,16 @@ pub(super) enum Kind {
     Refused,
     /// A piece of an exchange's message.
     Bucket,
-    /// Still alive.
+    /// Still alive: it computes, or its numbers move.
     Beat,
     /// The rank has failed; its body says why.
     Failed,
+    /// Still alive: it waits for one that beats. Never passed on, so those who wait for each other do not echo for ever.
+    Echo,
 }
 
-const KINDS: [Kind; 6] = [Kind::Hello, Kind::Welcome, Kind::Refused, Kind::Bucket, Kind::Beat, Kind::Failed];
+const KINDS: [Kind; 7] =
+    [Kind::Hello, Kind::Welcome, Kind::Refused, Kind::Bucket, Kind::Beat, Kind::Failed, Kind::Echo];
 
 /// A frame's head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

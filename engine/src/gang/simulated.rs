@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::conversation::{Conversation, SILENCE, Work};
-use super::frame::Identity;
+use super::frame::{Identity, Kind};
 use super::lease::{LeaseAnswer, LeaseRequest, Leases, Member};
 use super::supervision::{End, Supervision, Verdict, Worker};
 use super::tcp::BEAT;
@@ -507,23 +507,29 @@ impl Simulation {
         }
     }
 
-    /// A rank tells the coordinator and, when it computes, its peers that it is there; else it looks whether they are.
+    /// A rank tells the coordinator and, when it computes, its peers that it is there. In an exchange it looks whether they
+    /// are, and tells those who have its message as long as there is life in it.
     fn beat(&mut self, host: usize) {
         self.hosts[host].heard = self.now;
         let Some(task) = self.hosts[host].task.as_mut() else { return };
         if task.generation == self.supervision.generation() {
             self.supervision.progressed(task.step.checked_sub(1));
         }
+        let mut kind = Kind::Beat;
         if task.round.is_some() {
             if let Err(error) = task.conversation.tick(self.now) {
-                self.fail(host, &error);
+                return self.fail(host, &error);
             }
-            return;
+            let Some(sign) = task.conversation.sign_of_life() else { return };
+            kind = sign;
         }
         let (generation, rank) = (task.generation, task.rank);
         for peer in task.conversation.others() {
             let Some(task) = self.hosts[host].task.as_mut() else { return };
-            let frame = task.conversation.beat(peer).to_vec();
+            if task.round.is_some() && task.conversation.has_outgoing(peer) {
+                continue;
+            }
+            let frame = task.conversation.beat(peer, kind).to_vec();
             task.conversation.sent(peer, frame.len());
             self.send(generation, rank, peer, frame);
         }
@@ -564,8 +570,12 @@ impl Simulation {
         task.announce(ready, now);
         let rank = task.rank;
         for peer in task.conversation.others() {
-            if let Err(error) = self.exchange(host, generation, rank, peer) {
-                return self.fail(host, &error);
+            loop {
+                match self.exchange(host, generation, rank, peer) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => return self.fail(host, &error),
+                }
             }
         }
         self.pump_all(generation);

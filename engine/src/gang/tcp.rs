@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::conversation::{BUCKET, Conversation, Work};
-use super::frame::Identity;
+use super::frame::{Identity, Kind};
 use super::{GangError, Mesh, Offer, Part, Rank, Tag};
 
 /// How often a rank that waits looks whether it still should.
@@ -224,7 +224,12 @@ impl Lines {
                 self.conversation.hold_back(usize::MAX, self.begun.elapsed());
             }
         }
+        let mut beat_at = self.begun.elapsed() + BEAT;
         while !self.conversation.is_over() {
+            if self.begun.elapsed() >= beat_at {
+                self.beat_where_idle();
+                beat_at = self.begun.elapsed() + BEAT;
+            }
             let mut moved = false;
             for peer in self.conversation.others() {
                 moved |= self.send(peer, work)?;
@@ -252,6 +257,25 @@ impl Lines {
             self.receive(peer, work)?;
         }
         Ok(())
+    }
+
+    /// Says to those who have this rank's message already that it is alive, as long as there is life in the exchange.
+    fn beat_where_idle(&mut self) {
+        let Some(kind) = self.conversation.sign_of_life() else { return };
+        for peer in self.conversation.others() {
+            if !self.conversation.has_outgoing(peer) {
+                self.beat(peer, kind);
+            }
+        }
+    }
+
+    /// A connection that is full or broken is an exchange's affair.
+    fn beat(&mut self, peer: Rank, kind: Kind) {
+        if let Some(mut stream) = self.streams[peer].as_ref()
+            && let Ok(sent) = stream.write(self.conversation.beat(peer, kind))
+        {
+            self.conversation.sent(peer, sent);
+        }
     }
 
     /// Sends what the connection takes; whether that was anything.
@@ -336,8 +360,8 @@ fn lost(rank: Rank, cause: &str) -> GangError {
     GangError::PeerLost { rank, cause: cause.to_string() }
 }
 
-/// Says every second that this rank is alive, when it is not in an exchange, which says so itself. While one is announced
-/// a sign of life goes between two buckets.
+/// Says every second that this rank is alive, when it is not in an exchange, which sees to that itself. While one is
+/// announced a sign of life goes between two buckets.
 fn beat(lines: &Mutex<Lines>, closed: &AtomicBool) {
     loop {
         std::thread::park_timeout(BEAT);
@@ -349,13 +373,8 @@ fn beat(lines: &Mutex<Lines>, closed: &AtomicBool) {
             Err(TryLockError::WouldBlock) => continue,
             Err(TryLockError::Poisoned(_)) => return,
         };
-        let Lines { conversation, streams, .. } = &mut *lines;
-        for peer in conversation.others() {
-            let Some(mut stream) = streams[peer].as_ref() else { continue };
-            // A connection that is full or broken is the next exchange's affair.
-            if let Ok(sent) = stream.write(conversation.beat(peer)) {
-                conversation.sent(peer, sent);
-            }
+        for peer in lines.conversation.others() {
+            lines.beat(peer, Kind::Beat);
         }
     }
 }
