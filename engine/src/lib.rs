@@ -14,12 +14,12 @@ pub mod options;
 mod program;
 pub mod report;
 pub mod result;
+mod rules;
 pub mod runner;
 pub mod script;
 pub mod session;
 mod sink;
 mod source;
-mod spilling_joins;
 mod temporary;
 
 pub use error::{Error, Place, Result, near};

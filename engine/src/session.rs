@@ -32,6 +32,7 @@ use crate::gang::{Gangs, ThreadGangs};
 use crate::memory::FairPool;
 use crate::mistake::{KnownNames, explain};
 use crate::options::{self, Options};
+use crate::rules;
 use crate::runner::{Gather, LocalRunner, Runner};
 use crate::script::field_access;
 use crate::script::names::name_columns;
@@ -39,7 +40,6 @@ use crate::script::parameters::{Parameter, Parameters};
 use crate::script::tokens;
 use crate::sink::SinkPlanner;
 use crate::source::{FileCatalogs, FileTables, Planned, StoreRegistry, diagnose};
-use crate::spilling_joins::SpillingJoins;
 use crate::temporary::TemporaryDirectory;
 
 /// See the module.
@@ -143,7 +143,8 @@ impl SessionBuilder {
             .with_config(configuration(&options, runner.as_ref())?)
             .with_runtime_env(runtime)
             .with_query_planner(Arc::new(SinkPlanner::new(stores.clone())))
-            .with_physical_optimizer_rules(SpillingJoins::among_the_others(&memory))
+            .with_optimizer_rules(rules::logical())
+            .with_physical_optimizer_rules(rules::physical(&memory))
             .with_default_features();
         let mut state = with_extension(builder, &extension).build();
         let planned = Planned::default();

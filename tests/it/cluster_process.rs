@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
@@ -231,9 +232,14 @@ impl Roles {
     }
 }
 
-/// A port that nobody listens at.
+/// A port that nobody listens at, of those that the system gives to nobody who just connects: one of these could be taken by
+/// another test's connection before it is listened at.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = (std::process::id() % 997) as u16;
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = || 20_000 + (begin * 11 + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+    std::iter::repeat_with(port).take(12_000).find(is_free).expect("there is a free port from 20000 on")
 }
 
 /// Sends a signal; a process that is gone already is fine.

@@ -25,7 +25,7 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
 };
 
-use crate::spilling_joins::DECIDES_SIDES;
+use crate::rules::DECIDES_SIDES;
 
 /// Plans a query so that its joins can be cut into tasks.
 ///

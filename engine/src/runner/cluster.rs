@@ -37,6 +37,8 @@ use crate::session::Session;
 const ASK_EVERY: Duration = Duration::from_millis(300);
 /// How often a plan is given to the cluster when it was shaken or its result is lost.
 const TRIES: usize = 5;
+/// Bytes of a result that are here before the first row is given on.
+const HELD_BYTES: usize = 16 << 20;
 
 /// See the module.
 #[derive(Clone)]
@@ -186,7 +188,7 @@ struct Remote {
 struct Ended {
     places: Vec<PartitionLocation>,
     submission: Submission,
-    /// Rows that were asked for already, to see that their executor lives; by their place's number.
+    /// Rows that were begun already, to see that their executor lives; by their place's number.
     begun: Mutex<HashMap<usize, SendableRecordBatchStream>>,
 }
 
@@ -305,19 +307,40 @@ impl Remote {
         }
     }
 
-    /// Whether the executors that hold the result still answer.
+    /// Reads the beginning of the result from every executor that holds some of it, and all of a result that is small: an
+    /// executor that is lost before that costs another attempt, and nobody has seen a row yet.
     async fn check(&self, ended: &Ended) -> QueryResult<()> {
-        let mut asked = Vec::new();
+        let (mut asked, mut room) = (Vec::new(), HELD_BYTES);
         for (number, place) in ended.places.iter().enumerate() {
             let executor = place.executor_meta.as_ref().map(|executor| executor.id.as_str());
-            if !asked.contains(&executor) {
+            if room > 0 || !asked.contains(&executor) {
                 asked.push(executor);
                 let rows = self.client.fetch(place).await?;
+                let rows = begun(rows, &mut room).await?;
                 ended.begun().insert(number, rows);
             }
         }
         Ok(())
     }
+}
+
+/// The same rows, of which as many are here as there is room for.
+async fn begun(mut rows: SendableRecordBatchStream, room: &mut usize) -> QueryResult<SendableRecordBatchStream> {
+    let (schema, mut held, mut rest) = (rows.schema(), Vec::new(), true);
+    while rest && *room > 0 {
+        match rows.try_next().await? {
+            Some(batch) => {
+                *room = room.saturating_sub(batch.get_array_memory_size());
+                held.push(Ok(batch));
+            }
+            None => rest = false,
+        }
+    }
+    let held = futures::stream::iter(held);
+    Ok(match rest {
+        true => Box::pin(RecordBatchStreamAdapter::new(schema, held.chain(rows))),
+        false => Box::pin(RecordBatchStreamAdapter::new(schema, held)),
+    })
 }
 
 fn outward(error: Error) -> DataFusionError {

@@ -19,7 +19,6 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
@@ -30,8 +29,6 @@ use crate::memory::{EXHAUSTED, FairPool};
 
 /// The part of the limit that hash tables of one plan may fill together.
 const HASHED_PART: usize = 4;
-/// The rule of the query engine that decides which side of a join is hashed; ours comes after it.
-pub(crate) const DECIDES_SIDES: &str = "join_selection";
 /// Bytes that a hash table adds to each row: the row's place in its chain and its part of the table.
 const TABLE_BYTES_PER_ROW: usize = 24;
 /// Bytes that a text or another value without fixed width is taken to have, when nobody knows.
@@ -41,18 +38,13 @@ const FILE_GROWS: usize = 8;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct SpillingJoins {
+pub(super) struct SpillingJoins {
     memory: Arc<FairPool>,
 }
 
 impl SpillingJoins {
-    /// All rules of the query engine and this one among them.
-    pub(crate) fn among_the_others(memory: &Arc<FairPool>) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-        let mut rules = PhysicalOptimizer::new().rules;
-        let after = rules.iter().position(|rule| rule.name() == DECIDES_SIDES);
-        let after = after.expect("the query engine selects joins before it distributes and sorts");
-        rules.insert(after + 1, Arc::new(SpillingJoins { memory: Arc::clone(memory) }));
-        rules
+    pub(super) fn new(memory: Arc<FairPool>) -> Self {
+        SpillingJoins { memory }
     }
 }
 

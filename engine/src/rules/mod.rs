@@ -1,0 +1,49 @@
+//! What the query engine's own optimizer does not do, as rules among its rules. Each decides by the shape of a plan or by
+//! estimates; none changes an answer.
+
+mod early_semi_joins;
+mod filtered_groups;
+mod join_order;
+mod spilling_joins;
+
+use std::sync::Arc;
+
+use datafusion::optimizer::OptimizerRule;
+use datafusion::optimizer::optimizer::Optimizer;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+
+use crate::memory::FairPool;
+use early_semi_joins::EarlySemiJoins;
+use filtered_groups::FilteredGroups;
+use join_order::JoinOrder;
+use spilling_joins::SpillingJoins;
+
+/// The rule of the query engine that decides which side of a join is hashed; those that judge its choice come after it.
+pub(crate) const DECIDES_SIDES: &str = "join_selection";
+/// The rule that moves filters to the tables; joins stand beside each other, without projections between, until it has run.
+const MOVES_FILTERS: &str = "push_down_filter";
+
+/// The rules of logical plans, ours among them.
+pub(crate) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let mut rules = Optimizer::new().rules;
+    let after = rules.iter().position(|rule| rule.name() == MOVES_FILTERS);
+    let after = after.expect("the query engine moves filters to the tables");
+    rules.insert(after + 1, Arc::new(EarlySemiJoins));
+    rules
+}
+
+/// The rules of physical plans, ours among them.
+pub(crate) fn physical(memory: &Arc<FairPool>) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    let sides = rules.iter().position(|rule| rule.name() == DECIDES_SIDES);
+    let sides = sides.expect("the query engine selects joins before it distributes and sorts");
+    rules.insert(sides + 1, Arc::new(SpillingJoins::new(Arc::clone(memory))));
+    rules.insert(sides, Arc::new(JoinOrder));
+    // Filters that joins make while they run are in their places by now.
+    rules.push(Arc::new(FilteredGroups));
+    rules
+}
+
+#[cfg(test)]
+mod tests;
