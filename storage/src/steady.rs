@@ -64,7 +64,7 @@ impl Steady {
         Ok(result.into_stream())
     }
 
-    /// As the store answers. Some (`rclone serve s3`) answer a range that covers the whole object with 200 instead of
+    /// As the store answers. Some answer a range with the whole object and 200 instead of
     /// 206, which the library takes for an error whose text alone tells it from others: then the object is asked for
     /// without a range, and what was wanted is cut out of the body as it comes.
     async fn get_part(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
