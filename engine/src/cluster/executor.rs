@@ -182,11 +182,22 @@ fn config(
     Ok(config)
 }
 
-/// Two different free ports where none are given.
+/// The first of the ports below those that systems give to connections, and how many there are.
+const QUIET_PORTS: u16 = 10_000;
+const QUIET_COUNT: u32 = 10_000;
+
+/// Two different free ports where none are given; of those, when there are any, that the system gives to nobody who just
+/// connects: the servers listen at them a little later, and until then such a connection could take them.
 fn ports(settings: &ExecutorSettings) -> Result<(u16, u16)> {
-    let take = |port: u16| {
-        TcpListener::bind((settings.bind, port))
-            .map_err(|error| Error::Usage(format!("the executor cannot listen at {}:{port}: {error}", settings.bind)))
+    let quiet = || {
+        let begin = std::process::id() % QUIET_COUNT;
+        let port = |step| QUIET_PORTS + ((begin * 7 + step) % QUIET_COUNT) as u16;
+        (0..QUIET_COUNT).find_map(|step| TcpListener::bind((settings.bind, port(step))).ok())
+    };
+    let take = |port: u16| match (port == 0).then(quiet).flatten() {
+        Some(listener) => Ok(listener),
+        None => TcpListener::bind((settings.bind, port))
+            .map_err(|error| Error::Usage(format!("the executor cannot listen at {}:{port}: {error}", settings.bind))),
     };
     let (first, second) = (take(settings.ports.0)?, take(settings.ports.1)?);
     let number = |listener: &TcpListener| {
