@@ -15,6 +15,10 @@ use crate::error::Error;
 
 const BEGIN: &str = "<<gristmill failure ";
 const END: &str = " failure ends>>";
+/// How the status of a call between processes begins when it is printed.
+const CALL_FAILED: &str = "code: '";
+/// What upstream says of a call that ends before its first rows.
+const ENDED_EARLY: &str = "Premature end of the stream";
 
 /// What the driver must know to make the error again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,10 +100,27 @@ fn is_transient(error: &DataFusionError) -> bool {
     match error.find_root() {
         DataFusionError::IoError(error) => is_transient_io(error),
         DataFusionError::ObjectStore(error) => is_transient_store(error),
-        DataFusionError::External(source) => match source.downcast_ref::<object_store::Error>() {
-            Some(error) => is_transient_store(error),
-            None => source.downcast_ref::<io::Error>().is_some_and(is_transient_io),
-        },
+        DataFusionError::ArrowError(error, _) => is_broken_fetch(error),
+        DataFusionError::External(source) => {
+            if let Some(error) = source.downcast_ref::<object_store::Error>() {
+                return is_transient_store(error);
+            }
+            match source.downcast_ref::<BallistaError>() {
+                Some(BallistaError::ArrowError(error)) => is_broken_fetch(error),
+                Some(BallistaError::DataFusionError(inner)) => is_transient(inner),
+                _ => source.downcast_ref::<io::Error>().is_some_and(is_transient_io),
+            }
+        }
+        _ => false,
+    }
+}
+
+/// Whether rows that another executor was sending have broken off, as they do when it dies. Upstream makes a text of that,
+/// and takes only a connection that was never made for a loss (Ballista 55).
+fn is_broken_fetch(error: &ArrowError) -> bool {
+    match error {
+        ArrowError::IpcError(message) => [CALL_FAILED, ENDED_EARLY].iter().any(|sign| message.contains(sign)),
+        ArrowError::ExternalError(source) => source.downcast_ref::<DataFusionError>().is_some_and(is_transient),
         _ => false,
     }
 }
@@ -275,7 +296,18 @@ mod tests {
         let store = |message: &'static str| {
             DataFusionError::ObjectStore(Box::new(object_store::Error::Generic { store: "s3", source: message.into() }))
         };
+        // As upstream wraps what has happened to a connection, and what is wrong with a file.
+        let fetch = |message: String| {
+            let error = ArrowError::IpcError(format!("Arrow error: Ipc error: {message}"));
+            DataFusionError::External(Box::new(BallistaError::ArrowError(Box::new(error))))
+        };
+        let broken = tonic::Status::unknown("h2 protocol error: error reading a body from connection").to_string();
+        let arrow = |message: &str| DataFusionError::ArrowError(Box::new(ArrowError::IpcError(message.into())), None);
         for (error, retryable) in [
+            (fetch(broken.clone()), true),
+            (arrow(&broken), true),
+            (arrow("Premature end of the stream while decoding schema"), true),
+            (arrow("Not expecting a schema when messages are read"), false),
             (io(io::ErrorKind::ConnectionReset), true),
             (store("503 SlowDown"), true),
             (io(io::ErrorKind::StorageFull), false),

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{Column, DFSchema, JoinType};
+use datafusion::common::{Column, JoinType};
 use datafusion::error::Result;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator};
@@ -45,7 +45,7 @@ fn moved(semi: &Join) -> Result<Option<LogicalPlan>> {
         return Ok(None);
     }
     let asked = asked_columns(semi);
-    let asks_only = |side: &LogicalPlan| asked.iter().all(|column| has(side.schema(), column));
+    let asks_only = |side: &LogicalPlan| asked.iter().all(|column| side.schema().has_column(column));
     let (left, right) = if asks_only(&below.left) && keeps_left(below) {
         (on_side(semi, &below.left)?, Arc::clone(&below.right))
     } else if asks_only(&below.right) && keeps_right(below) {
@@ -80,34 +80,27 @@ fn is_volatile(join: &Join) -> bool {
 fn asked_columns(semi: &Join) -> Vec<&Column> {
     let keys = semi.on.iter().flat_map(|(left, _)| left.column_refs());
     let filter = semi.filter.iter().flat_map(|filter| filter.column_refs());
-    keys.chain(filter.filter(|column| !has(semi.right.schema(), column))).collect()
+    keys.chain(filter.filter(|column| !semi.right.schema().has_column(column))).collect()
 }
 
-fn has(schema: &DFSchema, column: &Column) -> bool {
-    schema.has_column(column)
+/// Whether a join has a row, or more, for every row of one of its sides: `outer` is the kind of join that keeps them all
+/// whatever the other side has.
+fn keeps_side(join: &Join, outer: JoinType, other: &LogicalPlan) -> bool {
+    join.join_type == outer || join.join_type == JoinType::Inner && has_only_keys(join) && keeps_rows(other)
 }
 
-/// Whether a join has a row, or more, for every row of its left side.
 fn keeps_left(join: &Join) -> bool {
-    match join.join_type {
-        JoinType::Left => true,
-        JoinType::Inner => has_only_keys(join) && keeps_rows(&join.right),
-        _ => false,
-    }
+    keeps_side(join, JoinType::Left, &join.right)
+}
+
+fn keeps_right(join: &Join) -> bool {
+    keeps_side(join, JoinType::Right, &join.left)
 }
 
 /// Whether nothing but equal keys is asked; those of a comma join are still among its filters when this rule runs.
 fn has_only_keys(join: &Join) -> bool {
     let is_key = |part: &Expr| matches!(part, Expr::BinaryExpr(BinaryExpr { op: Operator::Eq, .. }));
     join.filter.as_ref().is_none_or(|filter| split_conjunction(filter).into_iter().all(is_key))
-}
-
-fn keeps_right(join: &Join) -> bool {
-    match join.join_type {
-        JoinType::Right => true,
-        JoinType::Inner => has_only_keys(join) && keeps_rows(&join.left),
-        _ => false,
-    }
 }
 
 /// Whether these are all rows of their tables, as far as can be seen.
