@@ -144,7 +144,7 @@ impl SessionBuilder {
             .with_runtime_env(runtime)
             .with_query_planner(Arc::new(SinkPlanner::new(stores.clone())))
             .with_optimizer_rules(rules::logical())
-            .with_physical_optimizer_rules(rules::physical(&memory))
+            .with_physical_optimizer_rules(rules::physical(&memory, runner.is_remote()))
             .with_default_features();
         let mut state = with_extension(builder, &extension).build();
         let planned = Planned::default();

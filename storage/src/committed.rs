@@ -22,6 +22,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::Error;
 use crate::listings::Listings;
@@ -119,16 +120,19 @@ pub(crate) async fn listed(store: &Arc<dyn ObjectStore>, prefix: &Path) -> Resul
                 continue;
             }
             drop(stream);
-            let below = level.common_prefixes.iter().map(|directory| {
-                let listed = store.list(Some(directory)).try_collect::<Vec<ObjectMeta>>();
-                listed.map(|found| {
-                    found.map(|found| futures::stream::iter(found.into_iter().map(Ok::<_, object_store::Error>)))
-                })
+            // Each is a task, for a page of names takes longer to parse than to come.
+            let below = level.common_prefixes.into_iter().map(|directory| {
+                let store = Arc::clone(store);
+                let listing = async move { store.list(Some(&directory)).try_collect::<Vec<ObjectMeta>>().await };
+                AbortOnDropHandle::new(tokio::spawn(listing))
             });
-            let below: Vec<_> = below.collect();
-            let mut found: Vec<ObjectMeta> =
-                futures::stream::iter(below).buffer_unordered(PARALLEL).try_flatten().try_collect().await?;
-            found.extend(level.objects);
+            let below = futures::stream::iter(below).buffer_unordered(PARALLEL);
+            let mut below =
+                below.map(|listed| listed.unwrap_or_else(|gone| std::panic::resume_unwind(gone.into_panic())));
+            let mut found = level.objects;
+            while let Some(listed) = below.try_next().await? {
+                found.extend(listed);
+            }
             return Ok(found);
         }
     }
@@ -171,6 +175,10 @@ pub(crate) async fn ungoverned(
     }
     for (table, manifest) in &mut tables {
         *manifest = manifest::newest(store, table).await?;
+    }
+    if tables.is_empty() {
+        let is_shown = |meta: &ObjectMeta| !is_hidden(relative(prefix, &meta.location));
+        return Ok(Some(listed.into_iter().filter(is_shown).collect()));
     }
     // A table inside another one belongs to the outer one, which names its own files only.
     let outermost: Vec<(&Path, &Manifest)> = tables

@@ -124,14 +124,15 @@ async fn matching(stores: &Stores, location: &Location) -> Result<Vec<FoundFile>
     let base = location.at_path(&format!("{}/", fixed.join("/")));
     let pattern = text.strip_prefix(&fixed.join("/")).unwrap_or(text).trim_start_matches('/');
     let patterns = compiled(location, pattern)?;
-    let candidates = match narrowed(stores, &base, pattern).await? {
-        Some(candidates) => candidates,
-        None => visible(stores, location, base.path()).await?,
+    let (candidates, directories) = match narrowed(stores, &base, pattern).await? {
+        Some(found) => found,
+        None => (visible(stores, location, base.path()).await?, Vec::new()),
     };
     let name = |file: &FoundFile| relative(base.path(), &file.meta.location).to_string();
     let matches = |text: &str| patterns.iter().any(|pattern| pattern.matches_with(text, MATCHING));
     let below_match = |text: &str| text.match_indices('/').any(|(at, _)| matches(&text[..at]));
-    let only_directories = candidates.iter().any(|file| below_match(&name(file)));
+    let only_directories = directories.iter().any(|directory| matches(relative(base.path(), directory)))
+        || candidates.iter().any(|file| below_match(&name(file)));
     let found: Vec<FoundFile> = candidates.into_iter().filter(|file| matches(&name(file))).collect();
     if !found.is_empty() {
         return Ok(found);
@@ -149,12 +150,15 @@ async fn matching(stores: &Stores, location: &Location) -> Result<Vec<FoundFile>
     Err(Error::not_found(location, reason))
 }
 
-/// What a glob may mean in a store behind a network, without listing the directories whose names do not match its first
+/// Files among which are those that a glob means, and the visible directories on their first level.
+type Narrowed = (Vec<FoundFile>, Vec<Path>);
+
+/// What a glob may mean, without listing the directories whose names do not match its first
 /// part; `None` where all must be listed: below a table, whose files its manifest names, and for a glob that begins with
 /// `**`.
-async fn narrowed(stores: &Stores, base: &Location, pattern: &str) -> Result<Option<Vec<FoundFile>>> {
+async fn narrowed(stores: &Stores, base: &Location, pattern: &str) -> Result<Option<Narrowed>> {
     let patterns = braces(pattern);
-    if !base.scheme().is_remote() || patterns.iter().any(|text| text.starts_with("**")) {
+    if patterns.iter().any(|text| text.starts_with("**")) {
         return Ok(None);
     }
     let firsts: Vec<Pattern> =
@@ -171,8 +175,9 @@ async fn narrowed(stores: &Stores, base: &Location, pattern: &str) -> Result<Opt
         return Ok(None);
     }
     let mut listed = level.objects;
+    let directories: Vec<Path> = level.common_prefixes.into_iter().filter(named).collect();
     if patterns.iter().any(|text| text.contains('/')) {
-        let below: Vec<&Path> = level.common_prefixes.iter().filter(|path| named(path) && matches(path)).collect();
+        let below: Vec<&Path> = directories.iter().filter(|path| matches(path)).collect();
         let lists: Vec<_> = below.iter().map(|path| committed::listed(&store, path)).collect();
         let lists: Vec<Vec<ObjectMeta>> =
             futures::stream::iter(lists).buffer_unordered(committed::PARALLEL).try_collect().await.map_err(told)?;
@@ -186,7 +191,8 @@ async fn narrowed(stores: &Stores, base: &Location, pattern: &str) -> Result<Opt
     if let Some(found) = &found {
         stores.keep_heads(base, found);
     }
-    Ok(found.map(|found| found.into_iter().map(|meta| FoundFile::new(base, meta)).collect()))
+    let files = |found: Vec<ObjectMeta>| found.into_iter().map(|meta| FoundFile::new(base, meta)).collect();
+    Ok(found.map(|found| (files(found), directories)))
 }
 
 fn compiled(location: &Location, pattern: &str) -> Result<Vec<Pattern>> {

@@ -4,6 +4,8 @@
 mod early_semi_joins;
 mod filtered_groups;
 mod join_order;
+mod read_ahead;
+mod shared_groups;
 mod spilling_joins;
 
 use std::sync::Arc;
@@ -17,12 +19,18 @@ use crate::memory::FairPool;
 use early_semi_joins::EarlySemiJoins;
 use filtered_groups::FilteredGroups;
 use join_order::JoinOrder;
+use read_ahead::ReadAhead;
+use shared_groups::SharedGroups;
+pub(crate) use shared_groups::is_repeated;
 use spilling_joins::SpillingJoins;
 
 /// The rule of the query engine that decides which side of a join is hashed; those that judge its choice come after it.
 pub(crate) const DECIDES_SIDES: &str = "join_selection";
 /// The rule that moves filters to the tables; joins stand beside each other, without projections between, until it has run.
 const MOVES_FILTERS: &str = "push_down_filter";
+
+/// The rule after which plans change in nothing but filters that joins make while they run. Such a filter belongs to one reader.
+const MAKES_COOPERATIVE: &str = "EnsureCooperative";
 
 /// The rules of logical plans, ours among them.
 pub(crate) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
@@ -33,8 +41,8 @@ pub(crate) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     rules
 }
 
-/// The rules of physical plans, ours among them.
-pub(crate) fn physical(memory: &Arc<FairPool>) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+/// The rules of physical plans, ours among them. `in_tasks` says that every partition of a plan becomes a task elsewhere.
+pub(crate) fn physical(memory: &Arc<FairPool>, in_tasks: bool) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     let sides = rules.iter().position(|rule| rule.name() == DECIDES_SIDES);
     let sides = sides.expect("the query engine selects joins before it distributes and sorts");
@@ -42,6 +50,12 @@ pub(crate) fn physical(memory: &Arc<FairPool>) -> Vec<Arc<dyn PhysicalOptimizerR
     rules.insert(sides, Arc::new(JoinOrder));
     // Filters that joins make while they run are in their places by now.
     rules.push(Arc::new(FilteredGroups));
+    if !in_tasks {
+        let settled = rules.iter().position(|rule| rule.name() == MAKES_COOPERATIVE);
+        let settled = settled.expect("the query engine's operators give way to each other");
+        rules.insert(settled, Arc::new(SharedGroups::new(Arc::clone(memory))));
+        rules.push(Arc::new(ReadAhead::new(Arc::clone(memory))));
+    }
     rules
 }
 

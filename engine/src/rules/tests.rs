@@ -2,14 +2,17 @@
 
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::common::JoinType;
+use datafusion::common::config::{CsvOptions, ParquetOptions, TableParquetOptions};
+use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{ExecutionPlan, displayable};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, collect, displayable};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use object_store::memory::InMemory;
 
 use super::*;
 
@@ -34,13 +37,17 @@ struct Beside {
 
 impl Beside {
     async fn new() -> Self {
+        Self::with_memory(None).await
+    }
+
+    async fn with_memory(limit: Option<usize>) -> Self {
         let files = tempfile::tempdir().unwrap();
         let builder = || {
             let config = SessionConfig::new().with_target_partitions(2).with_batch_size(64);
             SessionStateBuilder::new().with_config(config).with_default_features()
         };
-        let memory = Arc::new(FairPool::new(None));
-        let ours = builder().with_optimizer_rules(logical()).with_physical_optimizer_rules(physical(&memory));
+        let memory = Arc::new(FairPool::new(limit));
+        let ours = builder().with_optimizer_rules(logical()).with_physical_optimizer_rules(physical(&memory, false));
         let (ours, plain) = (ours.build().into(), builder().build().into());
         let beside = Beside { ours, plain, _files: files };
         for (name, query) in TABLES {
@@ -290,4 +297,190 @@ async fn joins_begin_with_the_tables_that_leave_least() {
         assert_eq!(joined_first_with_sales(&plan), tables, "{query}\n{shown}");
         beside.assert_same_rows(&query).await;
     }
+}
+
+/// A context whose s3://lake/ lies in memory, beside files on the disk.
+fn with_lake(lake: &Arc<InMemory>, memory: Option<usize>, in_tasks: bool) -> SessionContext {
+    let memory = Arc::new(FairPool::new(memory));
+    let config = SessionConfig::new().with_target_partitions(2);
+    let builder = SessionStateBuilder::new().with_config(config).with_default_features();
+    let state = builder.with_physical_optimizer_rules(physical(&memory, in_tasks)).build();
+    let context = SessionContext::new_with_state(state);
+    context.register_object_store(&"s3://lake".try_into().unwrap(), Arc::clone(lake) as _);
+    context
+}
+
+/// Partitions of the scans of a plan.
+fn readers(plan: &Arc<dyn ExecutionPlan>) -> Vec<usize> {
+    let mut found = Vec::new();
+    plan.apply(|node| {
+        if node.is::<DataSourceExec>() {
+            found.push(node.output_partitioning().partition_count());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .unwrap();
+    found
+}
+
+#[tokio::test]
+async fn scans_of_other_machines_have_more_readers_than_there_are_cores() {
+    let lake = Arc::new(InMemory::new());
+    let disk = tempfile::tempdir().unwrap();
+    let small = format!("{}/small/", disk.path().display());
+    let context = with_lake(&lake, None, false);
+    for file in 0..40 {
+        let rows =
+            format!("SELECT value AS v, value % 7 AS w FROM generate_series({}, {})", file * 100, file * 100 + 99);
+        let rows = context.sql(&rows).await.unwrap();
+        let options = || DataFrameWriteOptions::new().with_single_file_output(true);
+        for path in [format!("s3://lake/small/{file}.parquet"), format!("{small}{file}.parquet")] {
+            rows.clone().write_parquet(&path, options(), None).await.unwrap();
+        }
+        if file < 5 {
+            let gzip = CsvOptions::default().with_compression(CompressionTypeVariant::GZIP);
+            rows.write_csv(&format!("s3://lake/zipped/{file}.csv.gz"), options(), Some(gzip)).await.unwrap();
+        }
+    }
+    // 64 MB in one file.
+    let plain = TableParquetOptions {
+        global: ParquetOptions {
+            compression: Some("uncompressed".into()),
+            dictionary_enabled: Some(false),
+            max_row_group_size: 500_000,
+            ..ParquetOptions::default()
+        },
+        ..TableParquetOptions::default()
+    };
+    let rows = context
+        .sql("SELECT value * 7919 % 4000037 AS v, value % 7 AS w FROM generate_series(1, 4000000)")
+        .await
+        .unwrap();
+    let options = DataFrameWriteOptions::new().with_single_file_output(true);
+    rows.write_parquet("s3://lake/large/one.parquet", options, Some(plain)).await.unwrap();
+
+    let folded = "SELECT count(*), sum(v), max(w) FROM t";
+    let in_lake = |kind: &str, from: &str, more: &str| {
+        format!("CREATE EXTERNAL TABLE t STORED AS {kind} LOCATION 's3://lake/{from}/' {more}")
+    };
+    let on_disk = format!("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '{small}'");
+    let zipped = in_lake("CSV", "zipped", "OPTIONS (format.has_header true, format.compression gzip)");
+    let ordered = in_lake("PARQUET", "small", "WITH ORDER (v)");
+    let (many, large) = (in_lake("PARQUET", "small", ""), in_lake("PARQUET", "large", ""));
+    for (table, query, memory, in_tasks, expected) in [
+        (&many, folded, None, false, 40),
+        (&many, "SELECT v FROM t WHERE w = 3 ORDER BY v", None, false, 40),
+        (&many, "SELECT w, count(*) FROM t GROUP BY w", None, false, 40),
+        // As many as there are; pieces of a large one.
+        (&zipped, folded, None, false, 5),
+        (&large, folded, None, false, 3),
+        (&large, folded, Some(64 << 20), false, 2),
+        // What would gain nothing, or lose something.
+        (&many, "SELECT v FROM t LIMIT 3500", None, false, 2),
+        (&many, folded, None, true, 2),
+        (&ordered, "SELECT v FROM t ORDER BY v", None, false, 2),
+        (&on_disk, folded, None, false, 2),
+    ] {
+        let (ours, plain) = (with_lake(&lake, memory, in_tasks), with_lake(&lake, None, true));
+        for context in [&ours, &plain] {
+            context.sql(table).await.unwrap();
+        }
+        let plan = ours.sql(query).await.unwrap().create_physical_plan().await.unwrap();
+        assert_eq!(readers(&plan), [expected], "{table}: {query}\n{}", displayable(plan.as_ref()).indent(false));
+        let mut answers = Vec::new();
+        for context in [&ours, &plain] {
+            let rows = context.sql(query).await.unwrap().collect().await.unwrap();
+            let text = pretty_format_batches(&rows).unwrap().to_string();
+            let mut lines: Vec<String> = text.lines().map(str::to_string).collect();
+            if !query.contains("ORDER BY") {
+                lines.sort();
+            }
+            answers.push(lines);
+        }
+        assert!(answers[0] == answers[1] || query.contains("LIMIT"), "{table}: {query}");
+    }
+}
+
+#[tokio::test]
+async fn groups_that_are_asked_for_twice_are_made_once() {
+    let beside = Beside::new().await;
+    let lines = "WITH l AS (SELECT part, sum(amount) AS s FROM lines WHERE amount > 2 GROUP BY part)";
+    let text = beside._files.path().join("text.csv");
+    std::fs::write(&text, "a,b;c\n1,2;3\n1,5;6\n4,7;8\n").unwrap();
+    for context in [&beside.ours, &beside.plain] {
+        for (name, delimiter) in [("commas", ","), ("semicolons", ";")] {
+            let (text, options) = (text.display(), format!("OPTIONS (format.delimiter '{delimiter}')"));
+            let make =
+                format!("CREATE EXTERNAL TABLE {name} (a TEXT, b TEXT) STORED AS CSV LOCATION '{text}' {options}");
+            context.sql(&make).await.unwrap();
+        }
+    }
+    for (query, shared) in [
+        (format!("{lines} SELECT part, s FROM l WHERE s = (SELECT max(s) FROM l)"), 2),
+        (format!("{lines} SELECT a.part, b.s FROM l a JOIN l b ON a.part = b.part WHERE a.s <= b.s"), 2),
+        (format!("{lines} SELECT part, s FROM l UNION ALL SELECT part, s FROM l UNION ALL SELECT s, part FROM l"), 3),
+        // Groups of groups: the larger is shared, and within it nothing is.
+        (
+            format!(
+                "{lines}, g AS (SELECT s, count(*) AS c FROM l GROUP BY s) SELECT a.s, b.c FROM g a JOIN g b ON a.s = b.s"
+            ),
+            2,
+        ),
+        // Groups of one thing and of another.
+        (format!("{lines} SELECT part, s FROM l UNION ALL SELECT part, sum(amount) FROM lines GROUP BY part"), 0),
+        ("SELECT b, count(*) FROM commas GROUP BY b UNION ALL SELECT b, count(*) FROM semicolons GROUP BY b".into(), 0),
+        // One value, and no groups.
+        ("SELECT part FROM lines WHERE amount = (SELECT max(amount) FROM lines)".into(), 0),
+    ] {
+        let plan = beside.ours.sql(&query).await.unwrap().create_physical_plan().await.unwrap();
+        let shown = displayable(plan.as_ref()).indent(false).to_string();
+        assert_eq!(shown.matches("SharedExec").count(), shared, "{query}\n{shown}");
+        beside.assert_same_rows(&query).await;
+        let executed = beside.ours.sql(&query).await.unwrap().create_physical_plan().await.unwrap();
+        collect(Arc::clone(&executed), beside.ours.task_ctx()).await.unwrap();
+        if shared > 0 {
+            assert_eq!(rows_read(&executed), 3000, "{query}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_varies_or_must_spill_is_made_for_each_reader() {
+    let random = "WITH r AS (SELECT part, sum(amount * random()) AS s FROM lines GROUP BY part)";
+    let sure = "WITH r AS (SELECT part, sum(amount) AS s FROM lines GROUP BY part)";
+    for (with, memory, shared) in [(sure, None, 2), (random, None, 0), (sure, Some(1 << 30), 0)] {
+        let beside = Beside::with_memory(memory).await;
+        let query = format!("{with} SELECT a.part FROM r a JOIN r b ON a.part = b.part WHERE a.s <= b.s + 1000");
+        let plan = beside.ours.sql(&query).await.unwrap().create_physical_plan().await.unwrap();
+        let shown = displayable(plan.as_ref()).indent(false).to_string();
+        assert_eq!(shown.matches("SharedExec").count(), shared, "{query}\n{shown}");
+        beside.assert_same_rows(&query).await;
+    }
+}
+
+#[tokio::test]
+async fn a_mistake_in_shared_groups_is_told_to_all_readers_and_an_early_end_stops_none() {
+    let beside = Beside::new().await;
+    let groups = |sum: &str| format!("WITH r AS (SELECT part, {sum} AS s FROM lines GROUP BY part)");
+    let both = "SELECT part, s FROM r UNION ALL SELECT part, s FROM r";
+    let wrong = beside.ours.sql(&format!("{} {both}", groups("sum(part / (amount - 3))"))).await.unwrap();
+    let error = wrong.collect().await.unwrap_err();
+    assert!(error.to_string().contains("Divide by zero"), "{error}");
+    // The first reader needs one row, and goes before there is any; the second needs all.
+    let query = format!("{} (SELECT part FROM r LIMIT 1) UNION ALL (SELECT s FROM r)", groups("sum(amount)"));
+    let rows = beside.ours.sql(&query).await.unwrap().collect().await.unwrap();
+    assert_eq!(rows.iter().map(|batch| batch.num_rows()).sum::<usize>(), 61);
+}
+
+/// Rows that the scans of an executed plan gave.
+fn rows_read(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    let mut rows = 0;
+    plan.apply(|node| {
+        if node.is::<DataSourceExec>() {
+            rows += node.metrics().and_then(|metrics| metrics.output_rows()).unwrap_or(0);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .unwrap();
+    rows
 }

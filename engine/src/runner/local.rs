@@ -11,6 +11,7 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream, execute_stream_pa
 
 use super::{Execution, Gather, Gauge, Reading, Runner};
 use crate::error::Result;
+use crate::rules::is_repeated;
 use crate::session::Session;
 use crate::sink::{NODE_NAME, ROWS_WRITTEN};
 
@@ -74,6 +75,9 @@ fn visit(node: &Arc<dyn ExecutionPlan>, reading: &mut Reading) {
 
 /// Rows of all scans, when every one of them knows.
 pub(super) fn rows_to_scan(node: &Arc<dyn ExecutionPlan>) -> Option<u64> {
+    if is_repeated(node.as_ref()) {
+        return Some(0);
+    }
     let children = node.children();
     if children.is_empty() {
         let statistics = StatisticsContext::default().compute(node.as_ref(), &StatisticsArgs::default()).ok()?;

@@ -7,10 +7,25 @@ use super::process::ServerProcess;
 use super::{Server, proxy};
 use crate::cluster_process::free_port;
 
+/// moto looks whether an object is there and puts it, and lets other threads put it in between: of two that put where none
+/// is, both may be told that they were first, and what one of them wrote is gone. Amazon's S3 does both in one step.
+const SERVER: &str = "
+import sys, threading
+from moto.s3.responses import S3Response
+from moto.server import main
+put_object, putting = S3Response.put_object, threading.Lock()
+def put_in_one_step(self):
+    with putting:
+        return put_object(self)
+S3Response.put_object = put_in_one_step
+main(sys.argv[1:])
+";
+
 pub(super) fn start() -> Result<Server, String> {
     let port = free_port();
-    let mut command = Command::new(python_program("moto_server")?);
-    command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+    python_program("moto_server")?;
+    let mut command = Command::new(python_program("python")?);
+    command.args(["-c", SERVER, "-H", "127.0.0.1", "-p", &port.to_string()]);
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let process = ServerProcess::start(directory, command)?.until_listening(port)?;
     let address = format!("127.0.0.1:{port}");
