@@ -22,6 +22,7 @@ mod shell;
 mod terminal;
 
 fn main() -> ExitCode {
+    ml::kernel::use_one_thread();
     // Usage errors and --help end here, with exit codes 2 and 0.
     let args = args::Args::parse();
     ExitCode::from(command::dispatch(args) as u8)

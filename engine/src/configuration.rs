@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::mistake::sentence;
 use crate::options::Options;
 use crate::runner::Runner;
+use crate::source::FILES_AT_ONCE;
 
 /// Keys of the query engine's surroundings: memory, caches, temporary files.
 pub(crate) const RUNTIME: &str = "datafusion.runtime.";
@@ -32,6 +33,7 @@ pub(crate) fn configuration(options: &Options, runner: &dyn Runner) -> Result<Se
     // The rule that pulls struct fields towards the leaves makes names ambiguous when a struct's fields are taken above a
     // projection that passes its input's columns through, as ML.PREDICT does (DataFusion 55.2).
     inner.optimizer.enable_leaf_expression_pushdown = false;
+    inner.execution.meta_fetch_concurrency = ConfigNonZeroUsize::try_new(FILES_AT_ONCE)?;
     if let Some(limit) = options.memory_limit {
         fit_into(limit, partitions, options.batch_size, inner);
     }

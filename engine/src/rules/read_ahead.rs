@@ -17,9 +17,8 @@ use datafusion::physical_plan::{ExecutionPlan, Partitioning};
 use storage::Location;
 
 use crate::memory::FairPool;
+use crate::source::FILES_AT_ONCE;
 
-/// Readers of one scan: as many as one host is asked things at a time (`storage.max_requests`).
-const READERS: usize = 64;
 /// Bytes that the readers of one scan may hold together when memory has no limit.
 const HELD_BYTES: u64 = 1 << 30;
 /// The part of a memory limit that they may hold otherwise.
@@ -100,7 +99,7 @@ fn readers(sizes: &[u64], limit: Option<u64>) -> usize {
     let pieces = (total / LEAST_PIECE_BYTES).max(sizes.len() as u64);
     let held = sizes.iter().copied().max().unwrap_or(0).clamp(1, ROW_GROUP_BYTES);
     let allowed = limit.map_or(HELD_BYTES, |limit| limit / HELD_PART) / held;
-    pieces.min(allowed).min(READERS as u64) as usize
+    pieces.min(allowed).min(FILES_AT_ONCE as u64) as usize
 }
 
 /// Files in turn to so many groups, or to fewer when there are fewer files.

@@ -20,7 +20,7 @@ use storage::{FoundFile, Location, Stores};
 use super::format::{Compression, Format};
 use super::nulls::quoted;
 use super::partition;
-use super::{FOOTERS_AT_ONCE, Planned, TableSource, infer_schema, open, schema, within_limit};
+use super::{FILES_AT_ONCE, Planned, TableSource, infer_schema, open, schema, within_limit};
 use crate::error::{Error, Result};
 use crate::sink::partition::{NULL_DIRECTORY, unescaped};
 
@@ -65,7 +65,7 @@ pub(super) async fn differing(
         }
     });
     let looks: Vec<_> = looks.collect();
-    let headers: Result<Vec<Vec<String>>> = futures::stream::iter(looks).buffered(FOOTERS_AT_ONCE).try_collect().await;
+    let headers: Result<Vec<Vec<String>>> = futures::stream::iter(looks).buffered(FILES_AT_ONCE).try_collect().await;
     // A file that cannot be read is told of where the columns' types are looked for.
     let Ok(headers) = headers else { return Ok(None) };
     if headers.windows(2).all(|pair| pair[0] == pair[1]) {

@@ -395,8 +395,8 @@ pub(super) fn split_glob(location: &Location) -> (Location, String) {
     (base.as_directory(), segments[first..].join("/"))
 }
 
-/// Footers that are read at once.
-const FOOTERS_AT_ONCE: usize = 32;
+/// Files that are looked at or read at once: as many as one host is asked things at a time (`storage.max_requests`).
+pub(crate) const FILES_AT_ONCE: usize = 64;
 
 /// The columns of the files that were found: of each one when the format writes them down, else as the query engine finds
 /// them in the rows.
@@ -428,7 +428,7 @@ async fn infer_schema(
         });
         let looks: Vec<_> = looks.collect();
         let schemas: Vec<(String, SchemaRef)> =
-            futures::stream::iter(looks).buffered(FOOTERS_AT_ONCE).try_collect().await?;
+            futures::stream::iter(looks).buffered(FILES_AT_ONCE).try_collect().await?;
         return schema::merged(&schemas);
     }
     // Files of several stores cannot be asked together, and their rows were never compared.

@@ -1,17 +1,32 @@
 //! The BLAS kernel: CBLAS of whatever provider the final binary links, on one thread.
 
+use std::ffi::c_int;
+use std::sync::Once;
+
 use cblas_sys::{CBLAS_LAYOUT, CBLAS_TRANSPOSE, cblas_dgemm, cblas_sgemm};
 
 // The final binary links the provider; the unit tests of this crate have none, so they link the distribution's own.
 #[cfg_attr(test, link(name = "openblas"))]
 unsafe extern "C" {
-    fn openblas_set_num_threads(threads: std::ffi::c_int);
+    fn openblas_set_num_threads(threads: c_int);
 }
 
-/// One thread a product: two OpenBLAS threads give other bits than one, and parallelism is ours.
+/// One thread a product: two OpenBLAS threads give other bits than one, and parallelism is ours. Its own threads, which it
+/// makes when it is loaded, are ended: while they have no work they ask for it, in turn with ours, for tenths of a second.
 pub(super) fn use_one_thread() {
-    // SAFETY: a plain setter of the library, called before any product.
-    unsafe { openblas_set_num_threads(1) }
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: setters of the library, called before any product; the second takes nothing, gives an int, and waits for
+        // threads that have no work. Builds of OpenBLAS that make no threads do not have it.
+        unsafe {
+            openblas_set_num_threads(1);
+            let shutdown = libc::dlsym(libc::RTLD_DEFAULT, c"blas_thread_shutdown_".as_ptr());
+            if !shutdown.is_null() {
+                let shutdown: unsafe extern "C" fn() -> c_int = std::mem::transmute(shutdown);
+                shutdown();
+            }
+        }
+    });
 }
 
 fn transpose(transposed: bool) -> CBLAS_TRANSPOSE {

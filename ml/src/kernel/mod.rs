@@ -192,6 +192,13 @@ const TIMED: &[(usize, usize, usize, bool, bool)] =
 /// How long each shape is timed.
 const TIMED_FOR: Duration = Duration::from_micros(1500);
 
+/// Ends the threads that a BLAS library has made for itself. To be called when a program begins, so that they do not take
+/// time from ours; products are on one thread in any case.
+pub fn use_one_thread() {
+    #[cfg(feature = "blas")]
+    blas::use_one_thread();
+}
+
 fn probe(kernel: Kernel) -> Result<ChosenKernel, String> {
     #[cfg(feature = "blas")]
     if kernel == Kernel::Blas {

@@ -1,6 +1,7 @@
 //! From staged files to the commit point and after it.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStoreExt, RenameTargetMode};
@@ -12,6 +13,10 @@ use crate::fault;
 use crate::leftovers::{self, Plan};
 use crate::manifest::{self, DataFile, Manifest};
 use crate::target::is_table_file;
+
+/// How often a manifest that is there is looked for in listings, with growing pauses: ten seconds in all.
+const LOOKS: u32 = 20;
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 impl Commit {
     pub(super) async fn publish_table(&mut self, written: &[WrittenFile]) -> Result<Committed> {
@@ -90,16 +95,19 @@ impl Commit {
     /// The newest manifest. A directory that has none gets number 0 with what is visible now: from then on nothing that
     /// is renamed into it shows before it is committed.
     pub(super) async fn baseline(&self) -> Result<Manifest> {
-        loop {
+        for look in 0..LOOKS {
             if let Some(newest) = self.newest().await? {
                 return Ok(newest);
             }
+            tokio::time::sleep(LOOK_AGAIN_AFTER * look).await;
             let found = self.visible().await?;
             let manifest = Manifest::new(0, "", found);
             if self.meta.create(&manifest::file_name(0), manifest.to_bytes()).await? {
                 fault::point("commit.baseline");
             }
         }
+        let reason = "its first manifest is there, but no listing shows it: listings are kept by something on the way";
+        Err(Error::conflict(&self.location, reason))
     }
 
     async fn visible(&self) -> Result<Vec<DataFile>> {

@@ -13,8 +13,8 @@ const HEAD: &str = "\
 
 Written by the test `datafusion_slt` (`SLT_COMPLETE=1` writes it anew); do not edit. The files are those of the package `datafusion-sqllogictest` in
 the version of our `datafusion`, read where cargo keeps it. Every record is a script for a session as the program makes it. What a record must give is
-what DataFusion's file says, with two reservations: an EXPLAIN must answer, but its text is not compared; where an error is expected, any error is right,
-because ours are told in other words.
+what DataFusion's file says, with three reservations: an EXPLAIN must answer, but its text is not compared; where an error is expected, any error is right,
+because ours are told in other words; on the cluster rows may come in any order where no ORDER BY tells one.
 
 * *passed*: records with DataFusion's answer
 * *differs*: records in which Gristmill is meant to be different; *fault*: records in which it is wrong and not mended yet
