@@ -26,6 +26,19 @@ mod with_directories {
     super::on_both!(abort_leaves_nothing, leftovers_of_the_dead_not_of_the_living);
 }
 
+/// As when something on the way keeps listings: the manifest cannot be put, for it is there, and is not to be seen.
+#[tokio::test]
+async fn a_manifest_that_no_listing_shows_is_not_looked_for_for_ever() {
+    let (stores, directory) = (Stores::new(), tempfile::tempdir().unwrap());
+    let table = Location::parse(&format!("{}/t/", directory.path().display())).unwrap();
+    let commit = Commit::begin(&stores, &table, CommitMode::Append).await.unwrap();
+    let file = write(&commit, &stores, "", "a").await;
+    let manifest = directory.path().join("t/_gristmill/manifest-0000000000.json");
+    std::os::unix::fs::symlink(directory.path().join("nowhere"), manifest).unwrap();
+    let error = commit.publish(vec![file]).await.unwrap_err().to_string();
+    assert!(error.contains("no listing shows it"), "{error}");
+}
+
 mod without_renames {
     use std::time::Duration;
 

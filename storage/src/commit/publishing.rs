@@ -16,7 +16,7 @@ use crate::target::is_table_file;
 
 /// How often a manifest that is there is looked for in listings, with growing pauses: ten seconds in all.
 const LOOKS: u32 = 20;
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 50 });
 
 impl Commit {
     pub(super) async fn publish_table(&mut self, written: &[WrittenFile]) -> Result<Committed> {
