@@ -122,7 +122,8 @@ fn a_reader_of_a_table_that_is_replaced_meanwhile_gets_one_of_its_contents() {
 /// A network on the flights of January; `epochs` of them, with a checkpoint every 20 steps.
 fn create_model(epochs: usize) -> String {
     format!(
-        "SET ml.checkpoint_steps = 20;
+        "SET ml.kernel = 'native';
+         SET ml.checkpoint_steps = 20;
          CREATE OR REPLACE MODEL late OPTIONS (model_type = 'dnn_classifier', input_label_cols = ['late'], \
            hidden_units = [32, 16], optimizer = 'ADAM', dropout = 0.1, batch_size = 128, max_iterations = {epochs}, \
            early_stop = FALSE, data_split_method = 'RANDOM', seed = 3) \
