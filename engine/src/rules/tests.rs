@@ -10,6 +10,7 @@ use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::common::collect as collect_stream;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, collect, displayable};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use object_store::memory::InMemory;
@@ -470,6 +471,29 @@ async fn a_mistake_in_shared_groups_is_told_to_all_readers_and_an_early_end_stop
     let query = format!("{} (SELECT part FROM r LIMIT 1) UNION ALL (SELECT s FROM r)", groups("sum(amount)"));
     let rows = beside.ours.sql(&query).await.unwrap().collect().await.unwrap();
     assert_eq!(rows.iter().map(|batch| batch.num_rows()).sum::<usize>(), 61);
+}
+
+#[tokio::test]
+async fn partitions_that_different_readers_begin_are_of_one_making() {
+    let beside = Beside::new().await;
+    let query = "WITH l AS (SELECT part, sum(amount) AS s FROM lines GROUP BY part) \
+                 SELECT part, s FROM l UNION ALL SELECT part, s FROM l";
+    let plan = beside.ours.sql(query).await.unwrap().create_physical_plan().await.unwrap();
+    let mut readers = Vec::new();
+    plan.apply(|node| {
+        if node.name() == "SharedExec" {
+            readers.push(Arc::clone(node));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .unwrap();
+    let [first, second] = readers.as_slice() else { panic!("{} readers", readers.len()) };
+    let mut groups = 0;
+    for (reader, partition) in [(first, 0), (second, 1), (first, 1), (second, 0)] {
+        let rows = reader.execute(partition, beside.ours.task_ctx()).unwrap();
+        groups += collect_stream(rows).await.unwrap().iter().map(|batch| batch.num_rows()).sum::<usize>();
+    }
+    assert_eq!((groups, rows_read(&plan)), (2 * 60, 3000));
 }
 
 /// Rows that the scans of an executed plan gave.

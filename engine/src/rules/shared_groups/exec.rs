@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::array::RecordBatch;
 use datafusion::common::Statistics;
@@ -33,6 +33,8 @@ type Making = Shared<BoxFuture<'static, Result<Arc<Rows>, Arc<DataFusionError>>>
 /// nobody's end stops but that of all.
 #[derive(Default)]
 pub(super) struct Kept {
+    /// Of the readers' equal inputs the one that is executed: another partition of another input would read everything again.
+    input: OnceLock<Arc<dyn ExecutionPlan>>,
     partitions: Mutex<HashMap<usize, Making>>,
     readers: AtomicUsize,
 }
@@ -54,7 +56,7 @@ impl Kept {
         if let Some(making) = partitions.get(&partition) {
             return Ok(making.clone());
         }
-        let rows = input.execute(partition, Arc::clone(context))?;
+        let rows = self.input.get_or_init(|| Arc::clone(input)).execute(partition, Arc::clone(context))?;
         let counted = MemoryConsumer::new("SharedExec").register(context.memory_pool());
         let task = SpawnedTask::spawn(collected(rows, counted));
         let made = task.join_unwind().map_err(|gone| DataFusionError::External(Box::new(gone)));
