@@ -22,6 +22,7 @@ mapfile -t learners < <(installed sklearn=sklearn torch=torch)
 mapfile -t trainers < <(installed sklearn=sklearn torch=torch tensorflow=keras)
 mapfile -t jobs < <(installed sklearn=sklearn torch=torch pyspark=spark)
 mapfile -t queriers < <(installed duckdb=duckdb polars=polars pyspark=spark)
+if [ -x "$(dirname "$(command -v "$PYTHON")")/../sail/bin/python" ]; then queriers+=(sail); else echo "not installed: sail" >&2; fi
 mapfile -t frames < <(installed duckdb=duckdb polars=polars 2>/dev/null)
 
 [ "${#jobs[@]}" -eq 0 ] || benches/flights.sh "$rounds" "${jobs[@]}"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The 22 queries derived from TPC-H, ours and the peers in turn: tpch.sh SCALE [ROUNDS] [PEER...]
 #
-# PEER is duckdb, polars or spark; PYTHON names a Python that has them and tpchgen-cli (benches/peers/setup.sh makes one).
+# PEER is duckdb, polars, sail or spark; PYTHON names a Python that has them and tpchgen-cli (benches/peers/setup.sh makes one,
+# and a second one for Sail beside it).
 # Data are made once, below ${TPCH:-out/tpch}; query texts are those that DataFusion publishes with its tests. Prints the
 # seconds of every query, then the best total of each and its ratio to ours.
 set -eu
@@ -23,7 +24,9 @@ for _ in $(seq "$rounds"); do
   cargo bench -q --bench tpch -- "$data" "$queries" ${GRISTMILL_SET:-} | tee "$work/ours"
   awk '/^total/ { print "gristmill", $2 }' "$work/ours" >>"$work/times"
   for peer in "${peers[@]}"; do
-    "$python" benches/peers/tpch.py "$peer" "$data" "$queries" | tee "$work/$peer"
+    interpreter=$python
+    [ "$peer" != sail ] || interpreter=$(dirname "$python")/../sail/bin/python
+    "$interpreter" benches/peers/tpch.py "$peer" "$data" "$queries" | tee "$work/$peer"
     awk -v peer="$peer" '/^total/ { print peer, $2 }' "$work/$peer" >>"$work/times"
     # The slowest against this peer.
     join <(sort "$work/ours") <(sort "$work/$peer") | awk '/^q/ { printf "%s %.1fx\n", $1, $2 / $4 }' | sort -t' ' -k2 -rn | head -3

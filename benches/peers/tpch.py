@@ -1,6 +1,6 @@
 """The 22 queries derived from TPC-H in a peer, warm, in one process.
 
-usage: tpch.py duckdb|polars|spark DATA QUERIES [RUNS]
+usage: tpch.py duckdb|polars|sail|spark DATA QUERIES [RUNS]
 DATA holds lineitem.parquet and its seven companions, QUERIES q01.sql to q22.sql. One line a query: its number, the least
 seconds of the runs, its rows; then the total.
 """
@@ -27,11 +27,19 @@ elif peer == "polars":
     context = polars.SQLContext({table: polars.scan_parquet(f"{data}/{table}.parquet") for table in tables})
     ask = lambda query: context.execute(query).collect().rows()
 else:
-    from pyspark.sql import SparkSession
+    if peer == "sail":
+        from pysail.spark import SparkConnectServer
+        from pyspark.sql import SparkSession
 
-    builder = SparkSession.builder.master(f"local[{cores}]").config("spark.driver.memory", "12g")
-    spark = builder.config("spark.sql.shuffle.partitions", "8").config("spark.ui.enabled", "false").getOrCreate()
-    spark.sparkContext.setLogLevel("ERROR")
+        server = SparkConnectServer()
+        server.start()
+        spark = SparkSession.builder.remote(f"sc://localhost:{server.listening_address[1]}").getOrCreate()
+    else:
+        from pyspark.sql import SparkSession
+
+        builder = SparkSession.builder.master(f"local[{cores}]").config("spark.driver.memory", "12g")
+        spark = builder.config("spark.sql.shuffle.partitions", "8").config("spark.ui.enabled", "false").getOrCreate()
+        spark.sparkContext.setLogLevel("ERROR")
     for table in tables:
         spark.read.parquet(f"{data}/{table}.parquet").createOrReplaceTempView(table)
     ask = lambda query: spark.sql(query).collect()

@@ -33,6 +33,9 @@ pub(crate) fn configuration(options: &Options, runner: &dyn Runner) -> Result<Se
     // The rule that pulls struct fields towards the leaves makes names ambiguous when a struct's fields are taken above a
     // projection that passes its input's columns through, as ML.PREDICT does (DataFusion 55.2).
     inner.optimizer.enable_leaf_expression_pushdown = false;
+    // An array with a place for each key between the least and the greatest is as large as a hash table for keys of this
+    // density, and rows are found in it without hashing.
+    inner.execution.perfect_hash_join_min_key_density = 0.1;
     inner.execution.meta_fetch_concurrency = ConfigNonZeroUsize::try_new(FILES_AT_ONCE)?;
     if let Some(limit) = options.memory_limit {
         fit_into(limit, partitions, options.batch_size, inner);

@@ -4,9 +4,12 @@
 mod early_semi_joins;
 mod filtered_groups;
 mod join_order;
+mod join_sides;
+mod pieces;
 mod read_ahead;
 mod shared_groups;
 mod spilling_joins;
+mod top_of_groups;
 
 use std::sync::Arc;
 
@@ -19,10 +22,13 @@ use crate::memory::FairPool;
 use early_semi_joins::EarlySemiJoins;
 use filtered_groups::FilteredGroups;
 use join_order::JoinOrder;
+use join_sides::JoinSides;
+use pieces::Pieces;
 use read_ahead::ReadAhead;
 use shared_groups::SharedGroups;
 pub(crate) use shared_groups::is_repeated;
 use spilling_joins::SpillingJoins;
+use top_of_groups::TopOfGroups;
 
 /// The rule of the query engine that decides which side of a join is hashed; those that judge its choice come after it.
 pub(crate) const DECIDES_SIDES: &str = "join_selection";
@@ -46,7 +52,8 @@ pub(crate) fn physical(memory: &Arc<FairPool>, in_tasks: bool) -> Vec<Arc<dyn Ph
     let mut rules = PhysicalOptimizer::new().rules;
     let sides = rules.iter().position(|rule| rule.name() == DECIDES_SIDES);
     let sides = sides.expect("the query engine selects joins before it distributes and sorts");
-    rules.insert(sides + 1, Arc::new(SpillingJoins::new(Arc::clone(memory))));
+    rules.insert(sides + 1, Arc::new(JoinSides));
+    rules.insert(sides + 2, Arc::new(SpillingJoins::new(Arc::clone(memory))));
     rules.insert(sides, Arc::new(JoinOrder));
     // Filters that joins make while they run are in their places by now.
     rules.push(Arc::new(FilteredGroups));
@@ -55,6 +62,8 @@ pub(crate) fn physical(memory: &Arc<FairPool>, in_tasks: bool) -> Vec<Arc<dyn Ph
         let settled = settled.expect("the query engine's operators give way to each other");
         rules.insert(settled, Arc::new(SharedGroups::new(Arc::clone(memory))));
         rules.push(Arc::new(ReadAhead::new(Arc::clone(memory))));
+        rules.push(Arc::new(Pieces));
+        rules.push(Arc::new(TopOfGroups));
     }
     rules
 }

@@ -91,14 +91,26 @@ impl Predictor {
         &self.shape
     }
 
+    /// What the model sees of rows: its frozen transform applied.
+    ///
+    /// # Errors
+    /// As [`Predictor::scores`].
+    pub fn inputs(&self, rows: &RecordBatch) -> Result<Block> {
+        self.transform.apply(rows)
+    }
+
     /// Raw scores, [R x W] row-major: W = 1 for regressors (the value) and two classes (the probability of the second),
     /// otherwise one probability for each class.
     ///
     /// # Errors
     /// A feature that is missing, of another type, or not a number; which column and row.
     pub fn scores(&self, rows: &RecordBatch) -> Result<Vec<f64>> {
-        let block = self.transform.apply(rows)?;
-        Ok(self.block_scores(&block))
+        let (at_once, mut scores) = (self.transform.rows_at_once(), Vec::new());
+        for first in (0..rows.num_rows()).step_by(at_once) {
+            let tile = rows.slice(first, at_once.min(rows.num_rows() - first));
+            scores.extend(self.block_scores(&self.inputs(&tile)?));
+        }
+        Ok(scores)
     }
 
     /// The scores of rows that are transformed already.

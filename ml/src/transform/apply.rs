@@ -9,17 +9,20 @@ use arrow::array::{
     Array, ArrayRef, AsArray, Float64Array, Int64Array, ListArray, RecordBatch, RecordBatchOptions, StructArray,
 };
 use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Fields, Float32Type, Int64Type, Schema, SchemaRef};
 use engine::{Error, Result};
 
 use super::evaluate::{ColumnId, Evaluator};
 use super::fitted::{as_list, as_numbers};
 use super::frozen::{Feature, FrozenTransform, Inputs};
 use super::spec::{LabelColumn, engine_error};
+use crate::network::PREDICTION_TILE;
 use crate::shards::{Block, NO_CATEGORY};
 
-/// Rows computed at a time.
-const TILE: usize = 4096;
+/// Rows computed at a time: as many as have so many inputs together, and at most `TILE_MAX`. A multiple of what networks
+/// predict at once.
+const TILE_INPUTS: usize = 128 * 1024;
+const TILE_MAX: usize = 4096;
 
 /// Where each feature goes.
 #[derive(Debug)]
@@ -53,7 +56,12 @@ impl Slots {
                 Inputs::MultiHot { width } => (&mut dense, width as usize),
                 Inputs::OneHot { width } | Inputs::Buckets { width } => (&mut groups, usize::from(width > 0)),
             };
-            slots.push(Slot { column: evaluator.id(&feature.column)?, inputs: feature.inputs, at: *next });
+            let column = evaluator.id(&feature.column)?;
+            let column = match feature.inputs {
+                Inputs::Number { missing } | Inputs::Numbers { missing, .. } => evaluator.unfilled(column, missing),
+                _ => column,
+            };
+            slots.push(Slot { column, inputs: feature.inputs, at: *next });
             *next += width;
         }
         let labels = labels.iter().map(|label| evaluator.id(&label.column)).collect::<Result<Vec<_>>>()?;
@@ -69,6 +77,12 @@ impl Slots {
 }
 
 impl FrozenTransform {
+    /// So many rows go through [`FrozenTransform::apply`] while they are in the cache.
+    pub(crate) fn rows_at_once(&self) -> usize {
+        let rows = TILE_INPUTS / (self.slots.dense + self.slots.groups).max(1);
+        rows.next_multiple_of(PREDICTION_TILE).min(TILE_MAX)
+    }
+
     /// The features of each row, in the order of [`FrozenTransform::layout`]; labels are 0 and weights 1.
     ///
     /// # Errors
@@ -83,8 +97,9 @@ impl FrozenTransform {
             labels: vec![0.0; rows],
             weights: vec![1.0; rows],
         };
-        for first in (0..rows).step_by(TILE) {
-            let tile = batch.slice(first, TILE.min(rows - first));
+        let at_once = self.rows_at_once();
+        for first in (0..rows.max(1)).step_by(at_once) {
+            let tile = batch.slice(first, at_once.min(rows - first));
             let end = first + tile.num_rows();
             let values = self.evaluator.run(&tile, &slots.feature_columns)?;
             let dense = &mut block.dense[first * slots.dense..end * slots.dense];
@@ -169,6 +184,15 @@ fn write_numbers(values: &Float64Array, missing: f64, out: &mut [f32], stride: u
     Err(values.iter().flatten().find(|x| !(*x as f32).is_finite()).unwrap_or(missing))
 }
 
+/// Writes numbers as they are; gives back the first that is not finite.
+fn copy_floats(values: &[f32], out: &mut [f32]) -> Result<(), f64> {
+    out.copy_from_slice(values);
+    match values.iter().fold(true, |finite, x| finite & x.is_finite()) {
+        true => Ok(()),
+        false => Err(values.iter().find(|x| !x.is_finite()).map_or(f64::NAN, |x| f64::from(*x))),
+    }
+}
+
 fn not_finite(feature: &str, x: f64) -> Error {
     if x.is_finite() {
         return Error::invalid(format!(
@@ -192,7 +216,11 @@ fn write_arrays(
     feature: &str,
 ) -> Result<()> {
     let list = as_list(values)?;
-    let numbers = as_numbers(list.values())?;
+    let floats = list.values().as_primitive_opt::<Float32Type>().filter(|floats| floats.null_count() == 0);
+    let numbers = match floats {
+        Some(_) => Float64Array::new_null(0),
+        None => as_numbers(list.values())?,
+    };
     for (i, row) in out.chunks_exact_mut(stride).enumerate() {
         let row = &mut row[at..at + length];
         if list.is_null(i) {
@@ -206,8 +234,11 @@ fn write_arrays(
                 to - from
             )));
         }
-        let elements = numbers.slice(from, length);
-        write_numbers(&elements, missing, row, 1, 0).map_err(|x| not_finite(feature, x))?;
+        match floats {
+            Some(floats) => copy_floats(&floats.values()[from..to], row),
+            None => write_numbers(&numbers.slice(from, length), missing, row, 1, 0),
+        }
+        .map_err(|x| not_finite(feature, x))?;
     }
     Ok(())
 }

@@ -69,6 +69,16 @@ impl Evaluator {
         self.columns.index_of(column).map_err(|_| planning::unknown_column(column, &self.columns))
     }
 
+    /// The column of which `column` is a copy with `missing` for NULL, or `column` itself: who puts `missing` for NULL anyway
+    /// needs no copy.
+    pub(crate) fn unfilled(&self, column: ColumnId, missing: f64) -> ColumnId {
+        let step = column.checked_sub(self.inputs.len()).map(|step| &self.steps[step]);
+        match step {
+            Some(Planned::Fitted { input, applier }) if applier.only_fills(missing) => *input,
+            _ => column,
+        }
+    }
+
     /// For each column, whether `wanted` are made from it.
     pub(crate) fn needed(&self, wanted: impl Iterator<Item = ColumnId>) -> Vec<bool> {
         let mut needed = vec![false; self.inputs.len() + self.steps.len()];

@@ -147,6 +147,11 @@ impl Applier {
         Applier { function: function.clone(), lookup: function.categories().map(Lookup::new), buckets }
     }
 
+    /// Whether it puts `number` for NULL and does nothing else.
+    pub(crate) fn only_fills(&self, number: f64) -> bool {
+        matches!(self.function, Fitted::FillNumber { missing, .. } if missing.to_bits() == number.to_bits())
+    }
+
     /// The function's values.
     pub(crate) fn apply(&self, values: &ArrayRef) -> Result<ArrayRef> {
         let lookup = || self.lookup.as_ref().expect("an encoder has its table");

@@ -1,0 +1,169 @@
+//! Lets those rows pass that may be among the first of their group.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::filter_record_batch;
+use datafusion::common::Statistics;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::Result;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput};
+use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
+};
+use futures::StreamExt;
+
+use super::best::{Best, Order};
+
+/// After so many rows it is seen whether enough are held back.
+const ROWS_TRIED: usize = 100_000;
+/// Of which this part must be.
+const HELD_BACK: f64 = 0.25;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct TopOfGroupsExec {
+    input: Arc<dyn ExecutionPlan>,
+    keys: Vec<Arc<dyn PhysicalExpr>>,
+    value: Arc<dyn PhysicalExpr>,
+    order: Order,
+    rows: usize,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl TopOfGroupsExec {
+    /// The input without rows that have `rows` of their group, by `keys`, before them in the `order`. `None` for an order
+    /// that is not by numbers.
+    pub(super) fn try_new(
+        input: &Arc<dyn ExecutionPlan>,
+        keys: &[Arc<dyn PhysicalExpr>],
+        order: &PhysicalSortExpr,
+        rows: usize,
+    ) -> Result<Option<Self>> {
+        let Some(by) = Order::new(&order.expr.data_type(&input.schema())?, order.options) else { return Ok(None) };
+        let (value, metrics) = (Arc::clone(&order.expr), ExecutionPlanMetricsSet::new());
+        Ok(Some(TopOfGroupsExec { input: Arc::clone(input), keys: keys.to_vec(), value, order: by, rows, metrics }))
+    }
+}
+
+/// One partition under way.
+struct Run {
+    keys: Vec<Arc<dyn PhysicalExpr>>,
+    value: Arc<dyn PhysicalExpr>,
+    order: Order,
+    /// `None` once it was found to be of no use, or to be too large: all rows pass.
+    best: Option<Best>,
+    counted: MemoryReservation,
+    seen: usize,
+    passed: usize,
+}
+
+impl Run {
+    fn pass(&mut self, batch: RecordBatch) -> Result<RecordBatch> {
+        let Some(best) = &mut self.best else { return Ok(batch) };
+        let column = |expression: &Arc<dyn PhysicalExpr>| expression.evaluate(&batch)?.into_array(batch.num_rows());
+        let keys = self.keys.iter().map(column).collect::<Result<Vec<ArrayRef>>>()?;
+        let numbers = self.order.numbers(&column(&self.value)?)?;
+        let passed = filter_record_batch(&batch, &best.may_be_first(&keys, &numbers)?)?;
+        self.seen += batch.num_rows();
+        self.passed += passed.num_rows();
+        let is_useless = self.seen > ROWS_TRIED && self.passed as f64 > (1.0 - HELD_BACK) * self.seen as f64;
+        if is_useless || self.counted.try_resize(best.size()).is_err() {
+            self.best = None;
+            self.counted.free();
+        }
+        Ok(passed)
+    }
+}
+
+impl DisplayAs for TopOfGroupsExec {
+    fn fmt_as(&self, _kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<String> = self.keys.iter().map(ToString::to_string).collect();
+        write!(f, "TopOfGroupsExec: rows={}, keys=[{}], order={}", self.rows, keys.join(", "), self.value)
+    }
+}
+
+impl ExecutionPlan for TopOfGroupsExec {
+    fn name(&self) -> &'static str {
+        "TopOfGroupsExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.input.properties()
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        self.keys.iter().chain([&self.value]).try_fold(TreeNodeRecursion::Continue, |next, expression| match next {
+            TreeNodeRecursion::Continue => f(expression),
+            other => Ok(other),
+        })
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(TopOfGroupsExec {
+            input: children.swap_remove(0),
+            keys: self.keys.clone(),
+            value: Arc::clone(&self.value),
+            order: self.order,
+            rows: self.rows,
+            metrics: ExecutionPlanMetricsSet::new(),
+        }))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let schema = self.schema();
+        let types = self.keys.iter().map(|key| key.data_type(&schema)).collect::<Result<Vec<_>>>()?;
+        let mut run = Run {
+            keys: self.keys.clone(),
+            value: Arc::clone(&self.value),
+            order: self.order,
+            best: Some(Best::new(&types, self.rows)?),
+            counted: MemoryConsumer::new("TopOfGroupsExec").register(context.memory_pool()),
+            seen: 0,
+            passed: 0,
+        };
+        let metrics = BaselineMetrics::new(&self.metrics, partition);
+        let rows = self.input.execute(partition, context)?.map(move |batch| {
+            let _timed = metrics.elapsed_compute().timer();
+            run.pass(batch?).record_output(&metrics)
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
+    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
+        vec![ChildStats::At(partition)]
+    }
+
+    fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _args: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        Ok(Arc::new(Statistics::clone(&inputs[0]).to_inexact()))
+    }
+}
