@@ -7,18 +7,21 @@
 //! * `transform`: scaling, one-hot encoding and hashing of all flights of `examples/data/nycflights13`, rows that are in memory;
 //! * `predict`: 784-64-64-10, rows that are in memory, to labels and sorted probabilities, and to scores alone;
 //! * `one row`: the same network, and the one of the flights, from a batch of one row to its prediction.
+#![allow(clippy::print_stdout, reason = "a bench speaks on stdout")]
 #![allow(clippy::expect_used, reason = "a bench that cannot go on fails")]
 #![allow(clippy::unwrap_used, reason = "the same")]
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::{RunSettings, Script};
 use gristmill::prelude::*;
+use ml::kernel::KernelChoice;
 use ml::{ModelName, Predictor};
 
 #[global_allocator]
@@ -114,6 +117,7 @@ fn cases() -> (Case, Case) {
 }
 
 fn benches(criterion: &mut Criterion) {
+    println!("kernel {}", ml::kernel::choose(KernelChoice::Auto).expect("a kernel answers right"));
     let (flights, pictures) = cases();
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let mut threads = vec![1, cores];
@@ -146,5 +150,9 @@ fn benches(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(predict, benches);
+criterion_group! {
+    name = predict;
+    config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
+    targets = benches
+}
 criterion_main!(predict);

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{DataType, Field};
 use engine::{Error, Result, near};
@@ -45,6 +45,10 @@ impl InputColumn {
 
     fn convert(&self, values: &ArrayRef) -> Result<ArrayRef> {
         let (got, expected) = (values.data_type(), &self.data_type);
+        if let (Some(texts), DataType::Utf8) = (values.as_string_view_opt(), expected) {
+            // A cast would copy the list of all buffers that the texts of the whole batch lie in, for each of its slices.
+            return Ok(Arc::new(texts.iter().collect::<StringArray>()));
+        }
         if !convertible(got, expected) {
             return Err(self.wrong_type(got));
         }

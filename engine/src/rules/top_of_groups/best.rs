@@ -110,6 +110,16 @@ impl Best {
         Ok(BooleanArray::from(kept.collect::<Vec<bool>>()))
     }
 
+    /// How many groups there are.
+    pub(super) fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// How many rows of each are looked for.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Bytes of all this.
     pub(super) fn size(&self) -> usize {
         self.groups.size() + self.best.capacity() * size_of::<u64>() + self.found.capacity() * size_of::<usize>()

@@ -21,10 +21,12 @@ use futures::StreamExt;
 
 use super::best::{Best, Order};
 
-/// After so many rows it is seen whether enough are held back.
-const ROWS_TRIED: usize = 100_000;
+/// After so many times the rows that groups keep it is seen whether enough were held back.
+const ROUNDS: usize = 4;
 /// Of which this part must be.
 const HELD_BACK: f64 = 0.25;
+/// After so many rows groups must have more than two each.
+const ROWS_TRIED: usize = 1_000_000;
 
 /// See the module.
 #[derive(Debug)]
@@ -73,13 +75,19 @@ impl Run {
         let passed = filter_record_batch(&batch, &best.may_be_first(&keys, &numbers)?)?;
         self.seen += batch.num_rows();
         self.passed += passed.num_rows();
-        let is_useless = self.seen > ROWS_TRIED && self.passed as f64 > (1.0 - HELD_BACK) * self.seen as f64;
+        let is_useless = is_useless(self.seen, self.passed, best.groups(), best.rows());
         if is_useless || self.counted.try_resize(best.size()).is_err() {
             self.best = None;
             self.counted.free();
         }
         Ok(passed)
     }
+}
+
+/// Whether rows that are looked at are not worth the look: of those seen, so many passed, and groups keep `rows` each.
+fn is_useless(seen: usize, passed: usize, groups: usize, rows: usize) -> bool {
+    let should_hold_back = seen > ROUNDS * groups * rows;
+    (should_hold_back && passed as f64 > (1.0 - HELD_BACK) * seen as f64) || (seen > ROWS_TRIED && groups > seen / 2)
 }
 
 impl DisplayAs for TopOfGroupsExec {
@@ -165,5 +173,25 @@ impl ExecutionPlan for TopOfGroupsExec {
 
     fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _args: &StatisticsArgs) -> Result<Arc<Statistics>> {
         Ok(Arc::new(Statistics::clone(&inputs[0]).to_inexact()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_holds_no_rows_back_is_given_up() {
+        for (seen, passed, groups, rows, useless) in [
+            // All groups are new; they have filled up; rows come in ascending order.
+            (100_000, 100_000, 90_000, 2, false),
+            (900_000, 540_000, 100_000, 2, false),
+            (900_000, 900_000, 100_000, 2, true),
+            // Groups of a row each.
+            (900_000, 900_000, 890_000, 2, false),
+            (1_100_000, 1_100_000, 1_000_000, 2, true),
+        ] {
+            assert_eq!(is_useless(seen, passed, groups, rows), useless, "{seen} {passed} {groups} {rows}");
+        }
     }
 }
