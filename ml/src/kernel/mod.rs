@@ -90,7 +90,7 @@ impl Kernel {
     ) {
         check_lengths((m, n, k), a.len(), b.len(), c.len());
         match self {
-            Kernel::Native => native::gemm(m, n, k, alpha, a, a_transposed, b, b_transposed, beta, c),
+            Kernel::Native => native::sgemm(m, n, k, alpha, a, a_transposed, b, b_transposed, beta, c),
             #[cfg(feature = "blas")]
             Kernel::Blas => blas::sgemm(m, n, k, alpha, a, a_transposed, b, b_transposed, beta, c),
         }
