@@ -5,6 +5,7 @@ mod early_semi_joins;
 mod filtered_groups;
 mod join_order;
 mod join_sides;
+mod like_its_input;
 mod pieces;
 mod read_ahead;
 mod shared_groups;

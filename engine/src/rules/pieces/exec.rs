@@ -12,13 +12,15 @@ use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::metrics::MetricsSet;
-use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
+use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ReplaceChildrenOptions,
 };
 use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::rules::like_its_input::like_its_input;
 
 /// Rows of the first piece.
 const ROWS_FIRST: usize = 256 * 1024;
@@ -26,6 +28,8 @@ const ROWS_FIRST: usize = 256 * 1024;
 const GROUPS_FEW: usize = 32 * 1024;
 /// Pieces of twice as many rows are worth it when they have fewer groups for each row than this part of what it was.
 const FEWER: f64 = 0.75;
+/// When twice as many rows had hardly more groups, nearly all groups are in every piece.
+const ALL_IN_EACH: f64 = 0.625;
 /// From so many groups for each row on a piece makes nothing smaller, and the query engine leaves rows as they are.
 const ALL_DIFFERENT: f64 = 0.8;
 
@@ -45,6 +49,7 @@ impl Size {
         let ratio = groups as f64 / rows.max(1) as f64;
         let times = match () {
             () if ratio > ALL_DIFFERENT || groups < GROUPS_FEW => 16,
+            () if self.ratio.is_finite() && ratio < ALL_IN_EACH * self.ratio => 16,
             () if ratio < FEWER * self.ratio => 2,
             () => 1,
         };
@@ -180,27 +185,13 @@ impl ExecutionPlan for PiecesExec {
         "PiecesExec"
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.aggregate.properties()
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.aggregate]
-    }
+    like_its_input!(aggregate);
 
     fn apply_expressions(
         &self,
         _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
         Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
     }
 
     fn replace_children(
@@ -234,10 +225,6 @@ impl ExecutionPlan for PiecesExec {
         Some(all)
     }
 
-    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
-        vec![ChildStats::At(partition)]
-    }
-
     fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _args: &StatisticsArgs) -> Result<Arc<Statistics>> {
         Ok(Arc::clone(&inputs[0]))
     }
@@ -255,6 +242,9 @@ mod tests {
         assert_eq!(clustered.next(clustered.rows, clustered.rows / 4).rows, 2 * ROWS_FIRST);
         // 100,000 groups, each everywhere.
         let scattered = Size::FIRST.next(ROWS_FIRST, 92_000).next(2 * ROWS_FIRST, 99_000);
+        assert_eq!(scattered.rows, 32 * ROWS_FIRST);
+        // 200,000 groups: pieces begin to have most of them.
+        let scattered = Size::FIRST.next(ROWS_FIRST, 146_000).next(2 * ROWS_FIRST, 185_000);
         assert_eq!(scattered.rows, 4 * ROWS_FIRST);
         // A handful of groups, and rows that are all different.
         assert_eq!(Size::FIRST.next(ROWS_FIRST, 7).rows, 16 * ROWS_FIRST);
