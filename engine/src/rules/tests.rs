@@ -361,7 +361,13 @@ async fn the_first_rows_of_groups_are_found_without_sorting_all() {
         (numbered("row_number()", "nullif(sale, 7) NULLS FIRST", "place = 1 AND part > 9"), true),
         (numbered("rank()", "amount DESC", "place < 2"), true),
         (numbered("rank()", "CAST(amount AS DECIMAL(9, 2)), sale", "place <= 4"), true),
-        // Texts, other functions, other orders, too many rows, and other conditions.
+        // Texts, zeros of two signs, other functions, other orders, too many rows, and other conditions.
+        (
+            "SELECT * FROM (SELECT sale, row_number() OVER (PARTITION BY part * -0.0e0 ORDER BY sale) AS place FROM sales) s \
+             WHERE place <= 3"
+                .to_string(),
+            false,
+        ),
         (numbered("row_number()", "CAST(sale AS VARCHAR)", "place <= 2"), false),
         (numbered("dense_rank()", "amount", "place <= 2"), false),
         (numbered("sum(amount)", "sale", "place <= 2"), false),

@@ -41,14 +41,22 @@ pub(super) struct TopOfGroupsExec {
 
 impl TopOfGroupsExec {
     /// The input without rows that have `rows` of their group, by `keys`, before them in the `order`. `None` for an order
-    /// that is not by numbers.
+    /// that is not by numbers, and for keys that one operator may take for equal and another for different (the two zeros
+    /// of floating point).
     pub(super) fn try_new(
         input: &Arc<dyn ExecutionPlan>,
         keys: &[Arc<dyn PhysicalExpr>],
         order: &PhysicalSortExpr,
         rows: usize,
     ) -> Result<Option<Self>> {
-        let Some(by) = Order::new(&order.expr.data_type(&input.schema())?, order.options) else { return Ok(None) };
+        let schema = input.schema();
+        for key in keys {
+            let key = key.data_type(&schema)?;
+            if key.is_floating() || key.is_nested() {
+                return Ok(None);
+            }
+        }
+        let Some(by) = Order::new(&order.expr.data_type(&schema)?, order.options) else { return Ok(None) };
         let (value, metrics) = (Arc::clone(&order.expr), ExecutionPlanMetricsSet::new());
         Ok(Some(TopOfGroupsExec { input: Arc::clone(input), keys: keys.to_vec(), value, order: by, rows, metrics }))
     }
