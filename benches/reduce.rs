@@ -19,10 +19,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::cluster::{ClusterAddress, ClusterClient, Environment, run_executor};
-use engine::gang::{Ended, GangError, GangEvent, GangOrder, GangTask, Offer, Part, Seat, Tag};
+use engine::gang::{Ended, GangError, GangEvent, GangOrder, GangTask, Seat, Tag};
 use engine::runner::{ClusterRunner, Runner};
 use engine::{Error, Extension, Result};
-use ml::simd;
 use serde::{Deserialize, Serialize};
 use storage::Stores;
 use tokio::runtime::Runtime;
@@ -31,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/it/cluster_process.rs"]
 mod cluster_process;
+mod exchange;
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/it/hosts.rs"]
 mod hosts;
@@ -43,8 +43,6 @@ const STEPS_MIN: usize = 3;
 const MEASURE: Duration = Duration::from_millis(1500);
 /// A link that needs longer for one vector is not measured with it unless it is said.
 const VECTOR_SECONDS_MAX: f64 = 8.0;
-/// Numbers that are added up at a time, as in training.
-const CHUNK: usize = 512;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What runs between executors: the vectors' bytes, one after the other.
@@ -81,7 +79,7 @@ impl GangTask for Exchanges {
 fn measure(seat: &mut Seat<'_>, len: usize, step: &mut u64) -> Result<Vec<f64>> {
     let lost = |error: GangError| Error::invalid(error.to_string());
     let (rank, world) = (seat.mesh.rank(), seat.mesh.world());
-    let cuts: Vec<_> = (0..world).map(|rank| rank * len / world..(rank + 1) * len / world).collect();
+    let cuts = exchange::cuts(len, world);
     let gradient = vec![1.0; len];
     let mut parameters = vec![0.0; len];
     let mut seconds = Vec::new();
@@ -91,14 +89,8 @@ fn measure(seat: &mut Seat<'_>, len: usize, step: &mut u64) -> Result<Vec<f64>> 
         let tag = |round| Tag { generation: seat.generation, step: *step, round };
         let enough = seconds.len() > STEPS_MIN && begun.elapsed() > MEASURE;
         let header = [f64::from(u8::from(enough))];
-        let offer = Offer { header: &header, planes: &gradient, plane: len, cuts: &cuts };
-        let mut is_last = false;
-        let mut add = |parts: &[Part<'_>]| {
-            is_last = parts[0].header != [0.0];
-            sum(parts, &mut parameters[cuts[rank].clone()]);
-        };
-        seat.mesh.exchange(tag(0), offer, &mut add).map_err(lost)?;
-        seat.mesh.all_gather(tag(1), &mut parameters, &cuts).map_err(lost)?;
+        let told = exchange::step(seat.mesh, [tag(0), tag(1)], header, &gradient, &mut parameters, &cuts);
+        let is_last = told.map_err(lost)? != [0.0];
         seconds.push(step_begun.elapsed().as_secs_f64());
         *step += 1;
         if is_last {
@@ -109,17 +101,6 @@ fn measure(seat: &mut Seat<'_>, len: usize, step: &mut u64) -> Result<Vec<f64>> 
         return Err(Error::invalid(format!("worker {rank} has another sum than {world}")));
     }
     Ok(seconds.split_off(1))
-}
-
-/// Adds up what all ranks gave, as an owner does.
-fn sum(parts: &[Part<'_>], target: &mut [f32]) {
-    for (index, target) in target.chunks_mut(CHUNK).enumerate() {
-        let chunk = index * CHUNK..index * CHUNK + target.len();
-        target.copy_from_slice(&parts[0].plane(0)[chunk.clone()]);
-        for part in &parts[1..] {
-            simd::add_assign(target, &part.plane(0)[chunk.clone()]);
-        }
-    }
 }
 
 fn environment() -> Environment {

@@ -139,12 +139,13 @@ impl SessionBuilder {
             .with_object_store_registry(Arc::new(StoreRegistry::new(stores.clone(), Arc::clone(&memory))))
             .build_arc()?;
 
+        let footers = runtime.cache_manager.get_file_metadata_cache();
         let builder = SessionStateBuilder::new()
             .with_config(configuration(&options, runner.as_ref())?)
             .with_runtime_env(runtime)
             .with_query_planner(Arc::new(SinkPlanner::new(stores.clone())))
             .with_optimizer_rules(rules::logical())
-            .with_physical_optimizer_rules(rules::physical(&memory, runner.is_remote()))
+            .with_physical_optimizer_rules(rules::physical(&memory, &footers, runner.is_remote()))
             .with_default_features();
         let mut state = with_extension(builder, &extension).build();
         let planned = Planned::default();

@@ -39,9 +39,13 @@ impl Stream {
 
     /// Element `index` of the stream as a number in [0, 1), a multiple of 2^-24.
     pub fn uniform(&self, index: u64) -> f32 {
-        let place = index / 4;
-        let word = self.words([place as u32, (place >> 32) as u32, 0, 0])[(index % 4) as usize];
-        (word >> 8) as f32 * (1.0 / 16_777_216.0)
+        self.uniforms(index / 4)[(index % 4) as usize]
+    }
+
+    /// Elements `4 * place` to `4 * place + 3`, which cost as much as one.
+    #[inline]
+    pub fn uniforms(&self, place: u64) -> [f32; 4] {
+        self.words([place as u32, (place >> 32) as u32, 0, 0]).map(|word| (word >> 8) as f32 * (1.0 / 16_777_216.0))
     }
 
     /// A 64-bit number at place `index`, apart from the places of [`Stream::uniform`].

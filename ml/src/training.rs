@@ -171,8 +171,8 @@ async fn train_and_publish(
     }
     let next = store.next_version(&name).await?;
     let if_exists = planned.spec.if_exists;
-    let lineage = Lineage::new(session, &planned.query, job).await?;
-    let kernel = choose_kernel(session, &planned.spec).await?;
+    let lineage = Lineage::new(session, &planned.query, job);
+    let (lineage, kernel) = tokio::try_join!(lineage, choose_kernel(session, &planned.spec))?;
     let run = run_id(&planned, &lineage, &kernel);
     let checkpoints = Checkpoints::new(session, &name, &run)?;
     let live = Live::post(session, running(&planned.spec, next)).await;

@@ -2,6 +2,7 @@
 //! estimates; none changes an answer.
 
 mod early_semi_joins;
+mod even_readers;
 mod filtered_groups;
 mod join_order;
 mod join_sides;
@@ -10,10 +11,12 @@ mod pieces;
 mod read_ahead;
 mod shared_groups;
 mod spilling_joins;
+mod text_rows;
 mod top_of_groups;
 
 use std::sync::Arc;
 
+use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::optimizer::OptimizerRule;
 use datafusion::optimizer::optimizer::Optimizer;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
@@ -21,6 +24,7 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
 use crate::memory::FairPool;
 use early_semi_joins::EarlySemiJoins;
+use even_readers::EvenReaders;
 use filtered_groups::FilteredGroups;
 use join_order::JoinOrder;
 use join_sides::JoinSides;
@@ -29,6 +33,7 @@ use read_ahead::ReadAhead;
 use shared_groups::SharedGroups;
 pub(crate) use shared_groups::is_repeated;
 use spilling_joins::SpillingJoins;
+use text_rows::TextRows;
 use top_of_groups::TopOfGroups;
 
 /// The rule of the query engine that decides which side of a join is hashed; those that judge its choice come after it.
@@ -48,14 +53,20 @@ pub(crate) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     rules
 }
 
-/// The rules of physical plans, ours among them. `in_tasks` says that every partition of a plan becomes a task elsewhere.
-pub(crate) fn physical(memory: &Arc<FairPool>, in_tasks: bool) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+/// The rules of physical plans, ours among them. `footers` are those of the files that were looked at; `in_tasks` says that
+/// every partition of a plan becomes a task elsewhere.
+pub(crate) fn physical(
+    memory: &Arc<FairPool>,
+    footers: &Arc<FileMetadataCache>,
+    in_tasks: bool,
+) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     let sides = rules.iter().position(|rule| rule.name() == DECIDES_SIDES);
     let sides = sides.expect("the query engine selects joins before it distributes and sorts");
     rules.insert(sides + 1, Arc::new(JoinSides));
     rules.insert(sides + 2, Arc::new(SpillingJoins::new(Arc::clone(memory))));
     rules.insert(sides, Arc::new(JoinOrder));
+    rules.insert(sides, Arc::new(TextRows));
     // Filters that joins make while they run are in their places by now.
     rules.push(Arc::new(FilteredGroups));
     if !in_tasks {
@@ -63,6 +74,7 @@ pub(crate) fn physical(memory: &Arc<FairPool>, in_tasks: bool) -> Vec<Arc<dyn Ph
         let settled = settled.expect("the query engine's operators give way to each other");
         rules.insert(settled, Arc::new(SharedGroups::new(Arc::clone(memory))));
         rules.push(Arc::new(ReadAhead::new(Arc::clone(memory))));
+        rules.push(Arc::new(EvenReaders::new(Arc::clone(footers), Arc::clone(memory))));
         rules.push(Arc::new(Pieces));
         rules.push(Arc::new(TopOfGroups));
     }

@@ -25,6 +25,7 @@ use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMer
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 
+use super::text_rows::text_scan;
 use crate::memory::{EXHAUSTED, FairPool};
 
 /// The part of the limit that hash tables of one plan may fill together.
@@ -168,6 +169,8 @@ fn value_bytes(kind: &DataType) -> usize {
 fn rows_at_most(node: &Arc<dyn ExecutionPlan>) -> Option<usize> {
     let children = node.children();
     let below = match children.as_slice() {
+        // What text may have on average is no bound.
+        [] if text_scan(node).is_some() => return rows_of_files(node),
         [] => return estimate(node).or_else(|| rows_of_files(node)),
         [input] => {
             let rows = rows_at_most(input);

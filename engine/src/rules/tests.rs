@@ -9,6 +9,7 @@ use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::common::collect as collect_stream;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, collect, displayable};
@@ -30,6 +31,11 @@ const TABLES: [(&str, &str); 5] = [
     ),
 ];
 
+/// Footers of files that nobody has looked at.
+pub(super) fn no_footers() -> Arc<FileMetadataCache> {
+    RuntimeEnv::default().cache_manager.get_file_metadata_cache()
+}
+
 struct Beside {
     ours: SessionContext,
     plain: SessionContext,
@@ -48,7 +54,11 @@ impl Beside {
             SessionStateBuilder::new().with_config(config).with_default_features()
         };
         let memory = Arc::new(FairPool::new(limit));
-        let ours = builder().with_optimizer_rules(logical()).with_physical_optimizer_rules(physical(&memory, false));
+        let ours = builder().with_optimizer_rules(logical()).with_physical_optimizer_rules(physical(
+            &memory,
+            &no_footers(),
+            false,
+        ));
         let (ours, plain) = (ours.build().into(), builder().build().into());
         let beside = Beside { ours, plain, _files: files };
         for (name, query) in TABLES {
@@ -399,7 +409,7 @@ fn with_lake(lake: &Arc<InMemory>, memory: Option<usize>, in_tasks: bool) -> Ses
     let memory = Arc::new(FairPool::new(memory));
     let config = SessionConfig::new().with_target_partitions(2);
     let builder = SessionStateBuilder::new().with_config(config).with_default_features();
-    let state = builder.with_physical_optimizer_rules(physical(&memory, in_tasks)).build();
+    let state = builder.with_physical_optimizer_rules(physical(&memory, &no_footers(), in_tasks)).build();
     let context = SessionContext::new_with_state(state);
     context.register_object_store(&"s3://lake".try_into().unwrap(), Arc::clone(lake) as _);
     context

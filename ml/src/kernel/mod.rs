@@ -151,7 +151,10 @@ impl std::fmt::Display for ChosenKernel {
 /// The kernel for `choice`; the probing is done once per process.
 pub fn choose(choice: KernelChoice) -> Result<ChosenKernel> {
     static PROBED: OnceLock<Vec<(Kernel, Result<ChosenKernel, String>)>> = OnceLock::new();
-    let probed = PROBED.get_or_init(|| Kernel::ALL.iter().map(|kernel| (*kernel, probe(*kernel))).collect());
+    let probed = PROBED.get_or_init(|| {
+        let products: Vec<Checked> = CHECKED.iter().copied().map(Checked::new).collect();
+        Kernel::ALL.iter().map(|kernel| (*kernel, probe(*kernel, &products))).collect()
+    });
     let wanted = |name: &str| -> Result<ChosenKernel> {
         match probed.iter().find(|(kernel, _)| kernel.name() == name) {
             Some((_, Ok(chosen))) => Ok(chosen.clone()),
@@ -199,17 +202,32 @@ pub fn use_one_thread() {
     blas::use_one_thread();
 }
 
-fn probe(kernel: Kernel) -> Result<ChosenKernel, String> {
+/// A product with its right answer.
+struct Checked {
+    shape: (usize, usize, usize, bool, bool),
+    a: Vec<f32>,
+    b: Vec<f32>,
+    expected: Vec<(f64, f64)>,
+}
+
+impl Checked {
+    fn new(shape: (usize, usize, usize, bool, bool)) -> Self {
+        let (m, n, k, a_transposed, b_transposed) = shape;
+        let (a, b) = (pattern(m * k, 1), pattern(k * n, 2));
+        let expected = product(m, n, k, &a, a_transposed, &b, b_transposed);
+        Checked { shape, a, b, expected }
+    }
+}
+
+fn probe(kernel: Kernel, products: &[Checked]) -> Result<ChosenKernel, String> {
     #[cfg(feature = "blas")]
     if kernel == Kernel::Blas {
         blas::use_one_thread();
     }
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
-    for (m, n, k, a_transposed, b_transposed) in CHECKED.iter().copied() {
-        let (a, b) = (pattern(m * k, 1), pattern(k * n, 2));
+    for Checked { shape: (m, n, k, a_transposed, b_transposed), a, b, expected } in products {
         let mut c = vec![0.0; m * n];
-        kernel.gemm_f32(m, n, k, 1.0, &a, a_transposed, &b, b_transposed, 0.0, &mut c);
-        let expected = product(m, n, k, &a, a_transposed, &b, b_transposed);
+        kernel.gemm_f32(*m, *n, *k, 1.0, a, *a_transposed, b, *b_transposed, 0.0, &mut c);
         for (got, (value, magnitude)) in c.iter().zip(expected) {
             let error = (f64::from(*got) - value).abs();
             if error.is_nan() || error > 1e-6 * magnitude {
@@ -242,7 +260,8 @@ fn time(kernel: Kernel, (m, n, k, a_transposed, b_transposed): (usize, usize, us
 /// Fixed numbers in [-1, 1) that are no short binary fractions.
 fn pattern(len: usize, stream: u64) -> Vec<f32> {
     let stream = crate::random::Stream::new(0x6B65_726E, stream);
-    (0..len as u64).map(|i| 2.0 * stream.uniform(i) - 1.0).collect()
+    let numbers = (0..len.div_ceil(4) as u64).flat_map(|place| stream.uniforms(place));
+    numbers.map(|number| 2.0 * number - 1.0).take(len).collect()
 }
 
 /// The product in f64, and the sum of the absolute terms that its error is measured against.
@@ -255,18 +274,16 @@ fn product(
     b: &[f32],
     b_transposed: bool,
 ) -> Vec<(f64, f64)> {
-    let mut c = Vec::with_capacity(m * n);
-    for i in 0..m {
-        for j in 0..n {
-            let (mut sum, mut magnitude) = (0.0, 0.0);
-            for l in 0..k {
-                let left = a[if a_transposed { l * m + i } else { i * k + l }];
-                let right = b[if b_transposed { j * k + l } else { l * n + j }];
-                let term = f64::from(left) * f64::from(right);
-                sum += term;
-                magnitude += term.abs();
+    let mut c = vec![(0.0, 0.0); m * n];
+    // Row by row of B, so that what is read and added to lies side by side.
+    for (i, row) in c.chunks_exact_mut(n).enumerate() {
+        for l in 0..k {
+            let left = f64::from(a[if a_transposed { l * m + i } else { i * k + l }]);
+            for (j, (sum, magnitude)) in row.iter_mut().enumerate() {
+                let term = left * f64::from(b[if b_transposed { j * k + l } else { l * n + j }]);
+                *sum += term;
+                *magnitude += term.abs();
             }
-            c.push((sum, magnitude));
         }
     }
     c

@@ -14,6 +14,8 @@ use crate::shards::{Block, FeatureLayout, NO_CATEGORY};
 /// Up to this many dense inputs the sum is a loop over rows; beyond, a matrix product for each tile of rows.
 const DENSE_BY_ROWS_MAX: usize = 32;
 const TILE_ROWS: usize = 128;
+/// Numbers that are worked on at a time.
+const LANES: usize = 8;
 
 /// Column means over the training rows, by weight.
 #[derive(Debug, Clone)]
@@ -57,6 +59,7 @@ impl Sum for Means {
 }
 
 /// What a row gives to the sums: its loss ωℓ, h and r.
+#[derive(Clone, Copy)]
 pub(super) struct Share {
     pub(super) loss: f64,
     pub(super) h: f64,
@@ -72,7 +75,7 @@ pub(super) struct Gram<'a, F> {
     means: &'a [f64],
     layout: &'a FeatureLayout,
     offsets: &'a [usize],
-    /// Dense inputs, the constant 1, and zeros up to a multiple of four.
+    /// Dense inputs, the constant 1, and zeros up to a multiple of [`LANES`].
     width: usize,
     loss: f64,
     weight: f64,
@@ -104,8 +107,64 @@ pub(super) struct Whole {
 /// Room for a tile of rows.
 #[derive(Clone, Default)]
 struct Tile {
+    /// [rows x width]: inputs relative to their means, 1, and zeros.
     inputs: Vec<f64>,
+    /// The same times h.
     scaled: Vec<f64>,
+    shares: Vec<Share>,
+    /// A group's index of each row.
+    lines: Vec<u32>,
+}
+
+impl Tile {
+    fn fill(&mut self, dense: &[f32], p: usize, q: usize, rows: usize, means: &[f64]) {
+        self.inputs.clear();
+        self.inputs.resize(rows * q, 0.0);
+        let given = dense.chunks(p.max(1)).chain(std::iter::repeat(&[][..]));
+        for (x, given) in self.inputs.chunks_exact_mut(q).zip(given) {
+            x.iter_mut().zip(given).zip(means).for_each(|((x, given), mean)| *x = f64::from(*given) - mean);
+            x[p] = 1.0;
+        }
+    }
+}
+
+/// y += t x, for lengths that are a multiple of [`LANES`].
+#[inline(always)]
+fn add_scaled(t: f64, x: &[f64], y: &mut [f64]) {
+    for (y, x) in y.as_chunks_mut::<LANES>().0.iter_mut().zip(x.as_chunks::<LANES>().0) {
+        (0..LANES).for_each(|lane| y[lane] += t * x[lane]);
+    }
+}
+
+vectorized! {
+    /// The first `lines` lines of a [width x width] matrix: += Σ h x xᵀ, row after row.
+    fn add_squares(width: usize, lines: usize, inputs: &[f64], shares: &[Share], dense: &mut [f64]) {
+        for (x, share) in inputs.chunks_exact(width).zip(shares) {
+            for (line, x_i) in dense.chunks_exact_mut(width).zip(&x[..lines]) {
+                add_scaled(share.h * x_i, x, line);
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// sum += Σ r x.
+    fn add_vectors(width: usize, inputs: &[f64], shares: &[Share], sum: &mut [f64]) {
+        for (x, share) in inputs.chunks_exact(width).zip(shares) {
+            add_scaled(share.r, x, sum);
+        }
+    }
+}
+
+vectorized! {
+    /// The line of a row's category += h x.
+    fn add_lines(width: usize, inputs: &[f64], shares: &[Share], categories: &[u32], lines: &mut [f64]) {
+        for ((x, share), category) in inputs.chunks_exact(width).zip(shares).zip(categories) {
+            if *category != NO_CATEGORY {
+                add_scaled(share.h, x, &mut lines[*category as usize * width..][..width]);
+            }
+        }
+    }
 }
 
 impl<'a, F: Fn(f64, f64, f64) -> Share> Gram<'a, F> {
@@ -116,7 +175,7 @@ impl<'a, F: Fn(f64, f64, f64) -> Share> Gram<'a, F> {
         at: &'a [f64],
         share: F,
     ) -> Self {
-        let width = (layout.dense + 1).next_multiple_of(4);
+        let width = (layout.dense + 1).next_multiple_of(LANES);
         let one_hot = layout.dims() - layout.dense;
         let groups = &layout.groups;
         let pairs = (0..groups.len()).flat_map(|a| (a + 1..groups.len()).map(move |b| (a, b)));
@@ -141,57 +200,61 @@ impl<'a, F: Fn(f64, f64, f64) -> Share> Gram<'a, F> {
     fn add_tile(&mut self, block: &Block, start: usize, rows: usize) {
         let (p, q, groups) = (self.layout.dense, self.width, self.layout.groups.len());
         let mut tile = std::mem::take(&mut self.tile);
-        tile.inputs.clear();
-        tile.inputs.resize(rows * q, 0.0);
-        for (x, given) in tile
-            .inputs
-            .chunks_exact_mut(q)
-            .zip(block.dense[start * p..].chunks(p.max(1)).chain(std::iter::repeat(&[][..])))
-        {
-            x.iter_mut().zip(given).zip(self.means).for_each(|((x, given), mean)| *x = f64::from(*given) - mean);
-            x[p] = 1.0;
-        }
-        let by_rows = q <= DENSE_BY_ROWS_MAX;
-        tile.scaled.clear();
+        tile.fill(&block.dense[start * p..], p, q, rows, self.means);
+        let indices = &block.indices[start * groups..][..rows * groups];
+        tile.shares.clear();
         for (row, x) in tile.inputs.chunks_exact(q).enumerate() {
-            let indices = &block.indices[(start + row) * groups..][..groups];
-            let set = || indices.iter().zip(self.offsets).enumerate().filter(|(_, (index, _))| **index != NO_CATEGORY);
+            let of_row = indices[row * groups..][..groups].iter().zip(self.offsets);
             let mut z = matrix::dot(&x[..p], &self.at[..p]) + self.at[self.at.len() - 1];
-            set().for_each(|(_, (index, offset))| z += self.at[offset + *index as usize]);
+            of_row
+                .filter(|(index, _)| **index != NO_CATEGORY)
+                .for_each(|(index, offset)| z += self.at[offset + *index as usize]);
             let weight = f64::from(block.weights[start + row]);
-            let Share { loss, h, r } = (self.share)(z, f64::from(block.labels[start + row]), weight);
-            self.loss += loss;
+            let share = (self.share)(z, f64::from(block.labels[start + row]), weight);
+            self.loss += share.loss;
             self.weight += weight;
-            matrix::add_scaled(r, x, &mut self.dense_vector);
-            if by_rows {
-                for (line, x_i) in self.dense.chunks_exact_mut(q).zip(&x[..=p]) {
-                    matrix::add_scaled(h * x_i, x, line);
-                }
-            } else {
-                tile.scaled.extend(x.iter().map(|x| h * x));
-            }
+            tile.shares.push(share);
+        }
+        if q <= DENSE_BY_ROWS_MAX {
+            add_squares(q, p + 1, &tile.inputs, &tile.shares, &mut self.dense);
+        } else {
+            tile.scaled.clear();
+            let rows_of = || tile.inputs.chunks_exact(q).zip(&tile.shares);
+            tile.scaled.extend(rows_of().flat_map(|(x, share)| x.iter().map(|x| share.h * x)));
+            matrix::add_transposed_product(q, q, rows, &tile.inputs, &tile.scaled, &mut self.dense);
+        }
+        add_vectors(q, &tile.inputs, &tile.shares, &mut self.dense_vector);
+        for (group, offset) in self.offsets.iter().enumerate() {
+            let lines = &mut self.cross[(offset - p) * q..];
+            let of_group = indices.chunks_exact(groups).map(|of_row| of_row[group]);
+            tile.lines.clear();
+            tile.lines.extend(of_group);
+            add_lines(q, &tile.inputs, &tile.shares, &tile.lines, lines);
+        }
+        self.add_indices(indices, &tile.shares);
+        self.tile = tile;
+    }
+
+    /// The sums of one-hot columns alone: r of each, and h of each pair.
+    fn add_indices(&mut self, indices: &[u32], shares: &[Share]) {
+        let (p, groups) = (self.layout.dense, self.layout.groups.len());
+        for (indices, share) in indices.chunks_exact(groups.max(1)).zip(shares) {
             let mut pair = 0;
             for a in 0..groups {
                 if indices[a] == NO_CATEGORY {
                     pair += groups - a - 1;
                     continue;
                 }
-                let column = self.offsets[a] - p + indices[a] as usize;
-                matrix::add_scaled(h, x, &mut self.cross[column * q..][..q]);
-                self.group_vector[column] += r;
+                self.group_vector[self.offsets[a] - p + indices[a] as usize] += share.r;
                 for b in a + 1..groups {
                     if indices[b] != NO_CATEGORY {
                         let place = indices[a] as usize * self.layout.groups[b] as usize + indices[b] as usize;
-                        self.pairs[pair][place] += h;
+                        self.pairs[pair][place] += share.h;
                     }
                     pair += 1;
                 }
             }
         }
-        if !by_rows {
-            matrix::add_transposed_product(q, q, rows, &tile.inputs, &tile.scaled, &mut self.dense);
-        }
-        self.tile = tile;
     }
 
     /// The sums as a whole.
