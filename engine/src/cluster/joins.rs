@@ -25,9 +25,10 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
 };
 
+use super::order::sorted_after_exchanges;
 use crate::rules::DECIDES_SIDES;
 
-/// Plans a query so that its joins can be cut into tasks.
+/// Plans a query so that it can be cut into tasks: its joins, and what relies on the order of rows.
 ///
 /// # Errors
 /// Whatever planning finds.
@@ -36,7 +37,7 @@ pub(crate) async fn plan_for_tasks(state: &SessionState, plan: &LogicalPlan) -> 
     let after = rules.iter().position(|rule| rule.name() == DECIDES_SIDES);
     rules.insert(after.map_or(0, |after| after + 1), Arc::new(TaskJoins));
     let state = SessionStateBuilder::new_from_existing(state.clone()).with_physical_optimizer_rules(rules).build();
-    gather_right_sides(Box::pin(state.create_physical_plan(plan)).await?)
+    gather_right_sides(sorted_after_exchanges(Box::pin(state.create_physical_plan(plan)).await?)?)
 }
 
 /// Decides for each hash join whether every task has all of one side, or both sides are partitioned by the keys.

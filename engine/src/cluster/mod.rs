@@ -24,6 +24,7 @@ mod guard;
 mod joins;
 mod journal;
 mod lending;
+mod order;
 mod portable;
 mod scheduler;
 mod subqueries;

@@ -306,3 +306,79 @@ impl<F: Fn(f64, f64, f64) -> Share + Send> Sum for Gram<'_, F> {
         sums.into_iter().chain(pairs.iter_mut().map(Vec::as_mut_slice)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Stream;
+    use crate::simd::tests::at_every_level;
+
+    fn rows(layout: &FeatureLayout, rows: usize) -> Block {
+        let chance = Stream::new(3, 1);
+        let mut block = Block { rows, ..Block::default() };
+        block.dense = (0..(rows * layout.dense) as u64).map(|i| 4.0 * chance.uniform(i) - 1.0).collect();
+        for row in 0..rows as u64 {
+            for (group, width) in layout.groups.iter().enumerate() {
+                let category = (chance.word64(8 * row + group as u64) % (u64::from(*width) + 1)) as u32;
+                block.indices.push(if category == *width { NO_CATEGORY } else { category });
+            }
+            block.labels.push((chance.word64(8 * row + 6) % 2) as f32);
+            block.weights.push(0.5 + chance.uniform(1_000_000 + row));
+        }
+        block
+    }
+
+    /// A row as it would be written out: dense inputs relative to their means, one-hot columns, 1.
+    fn written_out(block: &Block, row: usize, layout: &FeatureLayout, means: &[f64]) -> Vec<f64> {
+        let (p, groups) = (layout.dense, layout.groups.len());
+        let mut x: Vec<f64> = (0..p)
+            .map(|i| f64::from(block.dense[row * p + i]) - means[i])
+            .chain(vec![0.0; layout.dims() - p])
+            .collect();
+        let indices = &block.indices[row * groups..][..groups];
+        for (offset, index) in layout.group_offsets().iter().zip(indices).filter(|(_, index)| **index != NO_CATEGORY) {
+            x[offset + *index as usize] = 1.0;
+        }
+        x.push(1.0);
+        x
+    }
+
+    #[test]
+    fn sums_are_those_of_rows_written_out_with_the_same_bits_at_every_level() {
+        for (dense, groups) in [(0, vec![4, 3]), (1, vec![]), (14, vec![16, 3, 104]), (31, vec![5]), (45, vec![2, 2])] {
+            let layout = FeatureLayout { dense, groups, names: Vec::new() };
+            let (block, offsets, n) = (rows(&layout, 333), layout.group_offsets(), layout.dims() + 1);
+            let means: Vec<f64> = (0..dense).map(|i| 0.1 * i as f64).collect();
+            let at: Vec<f64> = (0..n).map(|i| (i as f64).sin()).collect();
+            let share =
+                |z: f64, label: f64, weight: f64| Share { loss: z * z, h: weight * (1.0 + z * z), r: label - z };
+            let sums = at_every_level(|_| {
+                let mut gram = Gram::zero(&layout, &offsets, &means, &at, share);
+                gram.add(&block).unwrap();
+                gram
+            });
+            let bits = |gram: &Gram<'_, _>| -> Vec<u64> {
+                gram.clone().numbers().concat().iter().map(|number| number.to_bits()).collect()
+            };
+            assert!(sums.iter().all(|gram| bits(gram) == bits(&sums[0])), "{layout:?}");
+
+            let (mut matrix, mut vector, mut loss) = (vec![0.0; n * n], vec![0.0; n], 0.0);
+            for row in 0..block.rows {
+                let x = written_out(&block, row, &layout, &means);
+                let z: f64 = x.iter().zip(&at).map(|(x, at)| x * at).sum();
+                let share = share(z, f64::from(block.labels[row]), f64::from(block.weights[row]));
+                loss += share.loss;
+                (0..n).for_each(|i| vector[i] += share.r * x[i]);
+                (0..n * n).for_each(|place| matrix[place] += share.h * x[place / n] * x[place % n]);
+            }
+            let whole = sums[0].assemble();
+            let is_near = |got: &[f64], expected: &[f64]| {
+                let scale = expected.iter().fold(1.0, |largest: f64, value| largest.max(value.abs()));
+                got.len() == expected.len() && got.iter().zip(expected).all(|(a, b)| (a - b).abs() <= 1e-11 * scale)
+            };
+            assert!(is_near(&whole.matrix, &matrix), "{layout:?}");
+            assert!(is_near(&whole.vector, &vector), "{layout:?}");
+            assert!(is_near(&[whole.loss, whole.weight], &[loss, block.weights.iter().map(|w| f64::from(*w)).sum()]));
+        }
+    }
+}

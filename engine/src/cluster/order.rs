@@ -1,0 +1,69 @@
+//! Orders that an exchange of rows would keep in one process and loses between several. Threads merge what they get from
+//! each other by its order; a task reads what others have written for it one after the other, as it comes (Ballista 55), and
+//! an order that the plan relies on is gone. So the rows are sorted after such an exchange.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::error::Result;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+
+/// The same plan without exchanges that keep an order.
+pub(super) fn sorted_after_exchanges(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    plan.transform_up(|node| {
+        let Some(exchange) = node.downcast_ref::<RepartitionExec>().filter(|exchange| exchange.preserve_order()) else {
+            return Ok(Transformed::no(node));
+        };
+        let order = node.output_ordering().cloned();
+        let plain = RepartitionExec::try_new(Arc::clone(exchange.input()), exchange.partitioning().clone())?;
+        let plain: Arc<dyn ExecutionPlan> = Arc::new(plain);
+        Ok(Transformed::yes(match order {
+            Some(order) => Arc::new(SortExec::new(order, plain).with_preserve_partitioning(true)),
+            None => plain,
+        }))
+    })
+    .data()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::util::pretty::pretty_format_batches;
+    use datafusion::physical_plan::collect;
+    use datafusion::prelude::{SessionConfig, SessionContext};
+
+    use super::*;
+
+    fn exchanges_in_order(plan: &Arc<dyn ExecutionPlan>) -> usize {
+        let own = plan.downcast_ref::<RepartitionExec>().is_some_and(RepartitionExec::preserve_order);
+        usize::from(own) + plan.children().into_iter().map(exchanges_in_order).sum::<usize>()
+    }
+
+    #[tokio::test]
+    async fn groups_of_sorted_files_are_sorted_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(3));
+        for key in ["A", "B", "C"] {
+            let path = directory.path().join(key).with_extension("parquet").display().to_string();
+            let copy = format!("COPY (SELECT '{key}' AS key, value FROM generate_series(1, 50)) TO '{path}'");
+            context.sql(&copy).await.unwrap().collect().await.unwrap();
+        }
+        let place = directory.path().display();
+        let table = format!(
+            "CREATE EXTERNAL TABLE t (key TEXT NOT NULL, value BIGINT) STORED AS PARQUET LOCATION '{place}/' WITH ORDER (key)"
+        );
+        context.sql(&table).await.unwrap();
+        let query = "SELECT key, count(*), sum(value) FROM t GROUP BY key ORDER BY key";
+        let plan = context.sql(query).await.unwrap().create_physical_plan().await.unwrap();
+        assert_eq!(exchanges_in_order(&plan), 1, "the query engine keeps the files' order");
+        let sorted = sorted_after_exchanges(Arc::clone(&plan)).unwrap();
+        assert_eq!(exchanges_in_order(&sorted), 0);
+        let mut answers = Vec::new();
+        for plan in [plan, sorted] {
+            let rows = collect(plan, context.task_ctx()).await.unwrap();
+            answers.push(pretty_format_batches(&rows).unwrap().to_string());
+        }
+        assert!(answers[0] == answers[1] && answers[0].contains("| C   | 50       | 1275"), "{}", answers[1]);
+    }
+}
