@@ -46,15 +46,15 @@ mod tests {
         let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(3));
         for key in ["A", "B", "C"] {
             let path = directory.path().join(key).with_extension("parquet").display().to_string();
-            let copy = format!("COPY (SELECT '{key}' AS key, value FROM generate_series(1, 50)) TO '{path}'");
+            let copy = format!("COPY (SELECT '{key}' AS name, value FROM generate_series(1, 50)) TO '{path}'");
             context.sql(&copy).await.unwrap().collect().await.unwrap();
         }
         let place = directory.path().display();
         let table = format!(
-            "CREATE EXTERNAL TABLE t (key TEXT NOT NULL, value BIGINT) STORED AS PARQUET LOCATION '{place}/' WITH ORDER (key)"
+            "CREATE EXTERNAL TABLE t (name TEXT, value BIGINT) STORED AS PARQUET LOCATION '{place}/' WITH ORDER (name)"
         );
         context.sql(&table).await.unwrap();
-        let query = "SELECT key, count(*), sum(value) FROM t GROUP BY key ORDER BY key";
+        let query = "SELECT name, count(*), sum(value) FROM t GROUP BY name ORDER BY name";
         let plan = context.sql(query).await.unwrap().create_physical_plan().await.unwrap();
         assert_eq!(exchanges_in_order(&plan), 1, "the query engine keeps the files' order");
         let sorted = sorted_after_exchanges(Arc::clone(&plan)).unwrap();
@@ -64,6 +64,6 @@ mod tests {
             let rows = collect(plan, context.task_ctx()).await.unwrap();
             answers.push(pretty_format_batches(&rows).unwrap().to_string());
         }
-        assert!(answers[0] == answers[1] && answers[0].contains("| C   | 50       | 1275"), "{}", answers[1]);
+        assert!(answers[0] == answers[1] && answers[0].contains("| C    | 50       | 1275"), "{}", answers[1]);
     }
 }
