@@ -86,8 +86,10 @@ impl EvenReaders {
         let range = piece.range.clone().unwrap_or(FileRange { start: 0, end: i64::MAX });
         let groups = footer.parquet_metadata().row_groups().iter();
         let begins = |group: &&RowGroupMetaData| {
-            let first = group.column(0);
-            range.contains(first.dictionary_page_offset().unwrap_or_else(|| first.data_page_offset()))
+            let first = group.columns().first();
+            first.is_some_and(|first| {
+                range.contains(first.dictionary_page_offset().unwrap_or_else(|| first.data_page_offset()))
+            })
         };
         Some(groups.filter(begins).map(|group| group.num_rows().unsigned_abs()).sum())
     }
