@@ -12,26 +12,14 @@ const PURGE_DELAY: c_int = 15;
 const LATE_MS: c_long = 60_000;
 /// Short enough that a sort's memory is gone before the merge of its runs has filled up.
 const SOON_MS: c_long = 10;
-/// A process that is larger than this when a statement has ended gives back what it keeps: the next statement seldom wants as
-/// much, and this takes hundredths of a second.
-const KEPT_MAX: u64 = 1 << 30;
 
 unsafe extern "C" {
     fn mi_option_set(option: c_int, value: c_long);
-    fn mi_collect(force: bool);
 }
 
 /// Keeps freed memory for a minute: of the 22 queries of the benches that saves a fifth of the time, most of it the system's.
 pub(crate) fn give_back_late() {
     set_delay(LATE_MS);
-}
-
-/// Gives back what a large statement has left.
-pub(crate) fn statement_ended() {
-    if engine::metrics::resident_bytes().is_some_and(|resident| resident > KEPT_MAX) {
-        // SAFETY: frees what no block uses; safe at any time, from any thread.
-        unsafe { mi_collect(true) }
-    }
 }
 
 /// Gives freed memory back soon, for processes that were told how much they may take: what the allocator keeps for a second,

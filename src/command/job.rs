@@ -87,7 +87,6 @@ impl Job<'_> {
         let settings = RunSettings {
             events: Arc::new(move |event| {
                 if let Event::StatementFinished { report, .. } = &event {
-                    crate::allocator::statement_ended();
                     kept.lock().unwrap_or_else(PoisonError::into_inner).push(report.clone());
                 }
                 sink(event);
