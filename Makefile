@@ -1,7 +1,7 @@
 # Gristmill: `make demo` goes from a fresh clone to a trained model. Every target first installs what this machine lacks.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lint-setup test-setup peers build demo test check bench
+.PHONY: help setup lint-setup test-setup peers build demo test check fuzz bench
 
 # One target directory for all clones: a second checkout does not compile the dependencies again.
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gristmill/target
@@ -43,6 +43,15 @@ test-setup:
 
 test: check test-setup peers ## format, lints, then every test
 	cargo test --workspace --locked --no-fail-fast $(FEATURES)
+
+# Statements that `make fuzz` tries in one process and on a cluster, and what they follow from.
+N ?= 2000
+CLUSTER ?= 500
+SEED ?= 1
+PEERS := $(or $(GRISTMILL_PEERS),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gristmill/peers)
+
+fuzz: build peers ## random statements against DuckDB (N=2000 CLUSTER=500 SEED=1); shows what differs, made small
+	$(PEERS)/python/bin/python tests/fuzz --binary $(GRISTMILL) -n $(N) --cluster $(CLUSTER) --seed $(SEED)
 
 bench: build ## ours and every peer that is installed, in turn: one table of ratios (benches/README.md)
 	benches/all.sh

@@ -16,6 +16,8 @@ mod layering;
 mod slt;
 
 mod datafusion_slt;
+mod fuzz;
+mod metamorphic;
 mod tpch;
 
 mod job;

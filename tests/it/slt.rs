@@ -19,14 +19,14 @@ use crate::cluster_process;
 
 /// Where a file's plans are executed.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+pub(crate) enum Place {
     Local,
     Cluster,
 }
 
 impl Place {
     /// As `skipif` and `onlyif` in the files name it.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Place::Local => "local",
             Place::Cluster => "cluster",
@@ -35,7 +35,7 @@ impl Place {
 }
 
 /// One session as the program builds it, over local files and with the models of a warehouse of its own.
-struct Subject {
+pub(crate) struct Subject {
     place: Place,
     session: Session,
     directory: Arc<tempfile::TempDir>,
@@ -43,11 +43,20 @@ struct Subject {
 
 impl Subject {
     async fn new(place: Place, directory: Arc<tempfile::TempDir>) -> Result<Self, engine::Error> {
-        let options = Options {
+        Self::with(place, directory, |options| options).await
+    }
+
+    /// With other options than the usual ones.
+    pub(crate) async fn with(
+        place: Place,
+        directory: Arc<tempfile::TempDir>,
+        change: impl FnOnce(Options) -> Options,
+    ) -> Result<Self, engine::Error> {
+        let options = change(Options {
             threads: 2,
             warehouse: directory.path().join("warehouse").to_string_lossy().into_owned(),
             ..Options::default()
-        };
+        });
         let session = match place {
             Place::Local => gristmill::session(options)?,
             Place::Cluster => {
@@ -62,7 +71,7 @@ impl Subject {
 /// The error as the user reads it, with what to do about it, in one line.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Told(String);
+pub(crate) struct Told(String);
 
 impl From<engine::Error> for Told {
     fn from(error: engine::Error) -> Self {
@@ -139,7 +148,7 @@ fn run(place: Place, file: &str) {
 
 macro_rules! files {
     ($($name:ident: $file:literal,)*) => {
-        const FILES: &[&str] = &[$($file),*];
+        pub(crate) const FILES: &[&str] = &[$($file),*];
         mod local { $( #[test] fn $name() { super::run(super::Place::Local, $file); } )* }
         mod cluster { $( #[test] fn $name() { super::run(super::Place::Cluster, $file); } )* }
     };

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::program::{Ended, Place, finish};
 
-pub(crate) use peers::python;
+pub(crate) use peers::{python, python_program};
 use process::ServerProcess;
 pub(crate) use process::said;
 

@@ -22,7 +22,7 @@ pub(super) fn part(name: &str) -> Result<PathBuf, String> {
 }
 
 /// A program that Python's packages brought.
-pub(super) fn python_program(name: &str) -> Result<PathBuf, String> {
+pub(crate) fn python_program(name: &str) -> Result<PathBuf, String> {
     let program = part("python")?.join("bin").join(name);
     program.is_file().then_some(program).ok_or_else(|| format!("{name} is not installed"))
 }

@@ -1,0 +1,330 @@
+"""The kinds of statements with their weights. Each kind that a difference was ever found in is one of its own, so that it
+is met in every run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Callable
+
+from dml import Changes
+from expressions import Expressions
+from queries import Queries
+from recursion import Recursions
+from relations import Relations
+from scope import Query
+from subqueries import Subqueries
+
+
+@dataclass
+class Case:
+    """Statements that run one after the other; the rows of each are compared."""
+
+    kind: str
+    statements: list[str]
+    # By which columns (from 0) the rows of the last statement are in order.
+    order: list[int] = field(default_factory=list)
+
+
+class Grammar(Expressions, Subqueries, Relations, Queries, Changes, Recursions):
+    """What makes the statements of one case. `has` says which features are switched on."""
+
+    def __init__(self, rng, world, has: Callable[[str], bool]):
+        self.rng, self.world, self.has = rng, world, has
+        self.profile: dict[str, float] = {}
+        self.common: list[tuple[str, Query]] = []
+        self.used: set[str] = set()
+        self.names = 0
+        self.subqueries_left = 0
+        # Whether a condition is being made whose subqueries become joins.
+        self.in_where = False
+
+    def plain(self, subqueries: int = 0, **profile) -> Query:
+        """A SELECT in which these clauses come with these probabilities."""
+        self.profile = {"where": 0.6, "order": 0.4, "limit": 0.4, **profile}
+        self.subqueries_left = subqueries
+        return self.select()
+
+
+KINDS: dict[str, tuple[int, Callable[[Grammar], Query | list[str]]]] = {}
+
+
+def kind(name: str, weight: int):
+    """Registers a kind."""
+
+    def register(make):
+        KINDS[name] = (weight, make)
+        return make
+
+    return register
+
+
+@kind("select", 4)
+def _(g):
+    return g.plain(distinct=0.2)
+
+
+@kind("join", 8)
+def _(g):
+    return g.plain(joins=g.pick([1, 1, 2]))
+
+
+@kind("join filtered by a subquery", 5)
+def _(g):
+    """join-filter-lands-on-wrong-column: a filter above a join whose sides have columns of one name."""
+    return g.plain(subqueries=2, joins=g.pick([1, 1, 2]), where=1)
+
+
+@kind("null-safe join", 4)
+def _(g):
+    query = g.plain(joins=g.pick([1, 2]), **{"null-safe": 0.7})
+    return query
+
+
+@kind("using", 4)
+def _(g):
+    g.profile = {"where": 0.5, "group": 0.2, "order": 0.3, "limit": 0.3}
+    source, scope = g.using(natural=False)
+    return g.select_from(source, scope)
+
+
+@kind("natural", 2)
+def _(g):
+    g.profile = {"where": 0.5, "group": 0.2, "order": 0.3}
+    source, scope = g.using(natural=True)
+    return g.select_from(source, scope)
+
+
+@kind("subquery in where", 8)
+def _(g):
+    return g.plain(subqueries=g.pick([1, 2, 3]), joins=g.pick([0, 0, 1]), where=1)
+
+
+@kind("not in", 4)
+def _(g):
+    """not-in-subquery-with-nulls: constant left, below OR, its IS NULL."""
+    g.profile, g.subqueries_left = {"order": 0.3}, 2
+    source, scope = g.from_clause(None, g.pick([0, 0, 1]))
+    condition = g.in_predicate(scope)
+    shape = g.pick(["{}", "{}", "({}) OR {other}", "({}) IS NULL", "NOT ({})", "({}) AND {other}"])
+    where = shape.format(condition, other=g.predicate(scope, 1))
+    items, columns = g.columns(*columns_of(g, scope), scope)
+    return g.ordered(Query(f"SELECT {items} FROM {source} WHERE {where}", columns))
+
+
+@kind("any and all", 3)
+def _(g):
+    if not g.has("any and all"):
+        return g.plain(subqueries=1)
+    g.profile, g.subqueries_left = {"order": 0.3}, 1
+    source, scope = g.from_clause(None, g.pick([0, 0, 1]))
+    condition = g.quantified_predicate(scope)
+    items, columns = g.columns(*columns_of(g, scope), scope)
+    return g.ordered(Query(f"SELECT {items} FROM {source} WHERE {g.pick(['', 'NOT '])}{condition}", columns))
+
+
+@kind("subquery in the select list", 5)
+def _(g):
+    if not g.has("subqueries in the select list"):
+        return g.plain(subqueries=1)
+    g.profile, g.subqueries_left = {"where": 0.3, "order": 0.3, "limit": 0.2}, 2
+    source, scope = g.from_clause(None, g.pick([0, 0, 1]))
+    condition = g.subquery_predicate(scope)
+    shapes = ["{}", "({}) IS NULL", "NOT ({})", "CASE WHEN {} THEN 1 ELSE 0 END", "coalesce({}, FALSE)"]
+    shape = g.pick(shapes)
+    family = "int" if shape.startswith("CASE") else "bool"
+    items, families = columns_of(g, scope)
+    items, columns = g.columns([*items, shape.format(condition)], [*families, family], scope)
+    where = f" WHERE {g.condition(scope)}" if g.likely("where") else ""
+    return g.ordered(Query(f"SELECT {items} FROM {source}{where}", columns))
+
+
+@kind("scalar subquery", 5)
+def _(g):
+    g.profile, g.subqueries_left = {"where": 0.3, "order": 0.3}, 2
+    source, scope = g.from_clause(None, g.pick([0, 0, 1]))
+    items, families = columns_of(g, scope)
+    family = g.family_in(scope)
+    items, columns = g.columns([*items, g.scalar_subquery(scope, family)], [*families, family], scope)
+    where = f" WHERE {g.condition(scope)}" if g.likely("where") else ""
+    return g.ordered(Query(f"SELECT {items} FROM {source}{where}", columns))
+
+
+@kind("subquery in order by", 2)
+def _(g):
+    if not g.has("subqueries in order by"):
+        return g.plain(subqueries=1)
+    g.profile, g.subqueries_left = {"where": 0.3}, 1
+    source, scope = g.from_clause(None, 0)
+    items, families = columns_of(g, scope)
+    items, columns = g.columns(items, families, scope)
+    by = g.scalar_subquery(scope, "int")
+    rest = ", ".join(str(number + 1) for number in range(len(columns)))
+    return Query(f"SELECT {items} FROM {source} ORDER BY {by}, {rest} LIMIT {g.pick([1, 3, 100])}", columns)
+
+
+@kind("lateral", 3)
+def _(g):
+    if not g.has("lateral"):
+        return g.plain(joins=1)
+    return g.plain(subqueries=2, lateral=1, joins=g.pick([0, 0, 1]))
+
+
+@kind("set operation", 5)
+def _(g):
+    g.profile, g.subqueries_left = {"where": 0.5, "distinct": 0.1, "group": 0.1}, 1
+    return g.ordered(g.set_operation(), always=g.chance(0.5))
+
+
+@kind("intersect all, except all", 2)
+def _(g):
+    if not g.has("intersect all and except all"):
+        return g.plain()
+    g.profile = {"where": 0.4}
+    sides = [g.select(families=["int"], joins=0) for _ in range(2)]
+    named = [f"SELECT {side.columns[0].name} AS v FROM ({side.sql}) s{n}" for n, side in enumerate(sides)]
+    sign = g.pick(["INTERSECT ALL", "EXCEPT ALL"])
+    return Query(f"{named[0]} {sign} {named[1]} ORDER BY 1", [sides[0].columns[0]], None, [0])
+
+
+@kind("distinct on", 2)
+def _(g):
+    if not g.has("distinct on"):
+        return g.plain(distinct=1)
+    source, scope = g.from_clause(None, g.pick([0, 0, 1]))
+    if not scope.key:
+        return g.plain(distinct=1)
+    on = g.pick(scope.refs).qualified
+    items, families = columns_of(g, scope)
+    items, columns = g.columns([on, *items], ["int", *families], None)
+    keys = ", ".join(f"{ref.qualified}{g.direction()}" for ref in scope.key)
+    return Query(f"SELECT DISTINCT ON ({on}) {items} FROM {source} ORDER BY {on}{g.direction()}, {keys}", columns)
+
+
+@kind("group", 6)
+def _(g):
+    return g.plain(joins=g.pick([0, 0, 1]), group=1, having=0.3, filter=0.2)
+
+
+@kind("grouping sets", 4)
+def _(g):
+    return g.plain(joins=g.pick([0, 0, 1]), group=1, sets=0.9, having=0.2)
+
+
+@kind("group with subqueries", 3)
+def _(g):
+    return g.plain(subqueries=2, joins=g.pick([0, 1]), group=1, having=0.5)
+
+
+@kind("window", 6)
+def _(g):
+    return g.plain(joins=g.pick([0, 0, 1]), window=1, **{"window filter": 0.15 if g.has("window filter") else 0})
+
+
+@kind("named window", 3)
+def _(g):
+    return g.plain(joins=g.pick([0, 0, 1]), window=1, **{"named windows": 0.9})
+
+
+@kind("window over a group", 2)
+def _(g):
+    g.profile = {"where": 0.4, "group": 1}
+    query = g.select(joins=g.pick([0, 1]))
+    scope = g.scope_of("grouped", query)
+    scope.key = [scope.refs[position] for position in query.key or []] or None
+    g.profile = {"window": 1, "order": 0.4, "limit": 0.4}
+    return g.select_from(f"({query.sql}) grouped", scope)
+
+
+@kind("case and null", 3)
+def _(g):
+    g.profile, g.subqueries_left = {"where": 0.5, "distinct": 0.5, "order": 0.5}, 0
+    source, scope = g.from_clause(None, g.pick([0, 1, 1]))
+    families = [g.family_in(scope) for _ in range(2)]
+    items, columns = g.columns([g.case(scope, family, 1) for family in families], families, None)
+    distinct = g.pick(["DISTINCT ", ""])
+    return g.ordered(Query(f"SELECT {distinct}{items} FROM {source}", columns))
+
+
+@kind("with", 4)
+def _(g):
+    g.profile, g.subqueries_left = {"where": 0.5, "order": 0.3, "limit": 0.3, "group": 0.2}, 1
+    return g.with_common(lambda: g.select(joins=g.pick([0, 1, 2])))
+
+
+@kind("recursion", 2)
+def _(g):
+    return g.recursion()
+
+
+@kind("cut inside, sorted outside", 4)
+def _(g):
+    """offset-under-order-by: LIMIT and OFFSET of a subquery below another ORDER BY, aggregate, filter or join."""
+    g.profile, g.subqueries_left = {"where": 0.4, "order": 1, "limit": 1}, 0
+    inner = g.select(joins=g.pick([0, 0, 1]))
+    scope = g.scope_of("cut", inner)
+    g.profile = {"where": 0.4, "order": 0.6, "limit": 0.4, "group": 0.2, "distinct": 0.1}
+    return g.select_from(f"({inner.sql}) cut", scope)
+
+
+@kind("equal names", 2)
+def _(g):
+    """same-expression-twice: two columns of one name or one expression."""
+    if not g.has("equal names in a result"):
+        return g.plain()
+    source, scope = g.from_clause(None, g.pick([0, 1]))
+    family = g.family_in(scope)
+    one, other = g.own_value(scope, family), g.own_value(scope, family)
+    items = g.pick([f"{one}, {one}", f"{one} AS v, {other} AS v", f"{one}, {other}, {one}", "1, 1", "*"])
+    return Query(f"SELECT {items} FROM {source} WHERE {g.predicate(scope, 1)}", [])
+
+
+@kind("all columns", 2)
+def _(g):
+    source, scope = g.from_clause(None, g.pick([0, 0, 1]) if g.has("equal names in a result") else 0)
+    star = g.pick(["*", f"{scope.refs[0].table}.*"])
+    return Query(f"SELECT {star} FROM {source} WHERE {g.predicate(scope, 1)}", [])
+
+
+@kind("nested values", 2)
+def _(g):
+    return g.plain() if not g.has("nested values") else g.nested()
+
+
+@kind("from first", 1)
+def _(g):
+    if not g.has("from first"):
+        return g.plain()
+    g.profile = {}
+    table = g.pick(g.world.tables)
+    return Query(f"FROM {table.name}", [])
+
+
+@kind("changes", 6)
+def _(g):
+    return g.changes() if g.has("changes") else g.plain()
+
+
+@kind("sample", 1)
+def _(g):
+    """Only what is sure of a sample: all rows, or none."""
+    if not g.has("tablesample"):
+        return g.plain()
+    table = g.pick(g.world.tables)
+    sample = g.pick(["BERNOULLI (100 PERCENT)", "(0 PERCENT)", "(1000 ROWS)"])
+    return Query(f"SELECT count(*) AS n, sum(id) AS s FROM {table.name} TABLESAMPLE {sample}", [])
+
+
+def columns_of(g: Grammar, scope) -> tuple[list[str], list[str]]:
+    """One or two columns to be seen beside what a kind is about."""
+    families = [g.family_in(scope) for _ in range(g.pick([1, 2]))]
+    return [g.own_value(scope, family) for family in families], families
+
+
+def random_case(rng, world, has, only: str | None = None) -> Case:
+    """One case; of kind `only`, if given."""
+    grammar = Grammar(rng, world, has)
+    name = only or rng.choices(list(KINDS), [weight for weight, _ in KINDS.values()])[0]
+    made = KINDS[name][1](grammar)
+    if isinstance(made, list):
+        return Case(name, made)
+    return Case(name, [made.sql], made.order)
