@@ -140,7 +140,7 @@ def same_number(one, other) -> bool:
     one_float, other_float = float(one), float(other)
     if math.isnan(one_float) or math.isnan(other_float):
         return math.isnan(one_float) and math.isnan(other_float)
-    tolerance = 10.0 ** -one.digits if isinstance(one, Rounded) else 1e-9
+    tolerance = 10.0**-one.digits if isinstance(one, Rounded) else 1e-9
     return math.isclose(one_float, other_float, rel_tol=1e-9, abs_tol=tolerance)
 
 

@@ -9,6 +9,7 @@ import duckdb
 SETTINGS = [
     # NULLs as PostgreSQL sorts them: greater than all values.
     "SET default_null_order = 'nulls_last_on_asc_first_on_desc'",
+    "SET order_by_non_integer_literal = true",
     "SET threads = 1",
     "SET TimeZone = 'UTC'",
 ]

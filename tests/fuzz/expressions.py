@@ -1,4 +1,4 @@
-"""Expressions of a wanted type over what is in scope. Left out is what the two engines define differently (known.py)."""
+"""Expressions of a wanted type over what is in scope, without what the two engines define differently (known.py)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,20 @@ from values import SPELLED, bare_literal, kin, literal, random_value
 ORDERED = ["int", "double", "decimal", "text", "date", "timestamp"]
 SCALAR = [*ORDERED, "bool"]
 COMPARISONS = ["=", "=", "<>", "<>", "<", "<=", "<=", ">", ">=", ">="]
-PATTERNS = ["a%", "%b", "%a%", "_", "a_%", "%", "%", "", "Ä%", "a!%b' ESCAPE '!"]
-SPANS = ["1 day", "2 days", "1 month", "13 months", "1 year", "-1 day", "-1 month", "36 hours", "90 minutes", "1 second"]
+PATTERNS = ["a%", "%b", "%a%", "_", "a_%", "%", "%", "", "Ä%"]
+ESCAPING = "a!%b' ESCAPE '!"
+SPANS = [
+    "1 day",
+    "2 days",
+    "1 month",
+    "13 months",
+    "1 year",
+    "-1 day",
+    "-1 month",
+    "36 hours",
+    "90 minutes",
+    "1 second",
+]
 UNITS = ["year", "month", "week", "day", "hour"]
 FIELDS = ["year", "month", "day", "dow", "doy", "quarter", "week"]
 
@@ -120,10 +132,11 @@ class Expressions:
         )()
 
     def decimal_composed(self, scope, part, depth):
+        factors = ["2", "-1"] + (["0.5", "1.25"] if self.has("decimal literals") else [])
         return self.pick(
             [
                 lambda: f"({part()} {self.pick('+-')} {part()})",
-                lambda: f"({part()} * {self.pick(['2', '-1', '0.5', '1.25'] if self.has('decimal literals') else ['2', '-1'])})",
+                lambda: f"({part()} * {self.pick(factors)})",
                 lambda: f"(- {part()})",
                 lambda: f"abs({part()})",
                 lambda: f"CAST({part('int')} AS DECIMAL(10, 2))",
@@ -205,7 +218,8 @@ class Expressions:
             return f"{of()} IS {self.pick(['', 'NOT '])}DISTINCT FROM {of()}"
         if shape < 0.93:
             like = self.pick(["LIKE", "NOT LIKE", "ILIKE"])
-            return f"{self.value(scope, 'text', min(depth, 1))} {like} '{self.pick(PATTERNS)}'"
+            pattern = ESCAPING if self.chance(0.1) and self.has("other letters for ESCAPE") else self.pick(PATTERNS)
+            return f"{self.value(scope, 'text', min(depth, 1))} {like} '{pattern}'"
         return f"{of('bool')} IS {self.pick(['TRUE', 'NOT TRUE', 'FALSE', 'NOT FALSE', 'NULL'])}"
 
     @contextlib.contextmanager
@@ -224,19 +238,27 @@ class Expressions:
 
     def composed_predicate(self, scope: Scope, depth: int) -> str:
         part = lambda: self.predicate(scope, depth)  # noqa: E731
+
+        def below():
+            """A part whose third value is seen: where IN over NULLs is not right yet, there is none."""
+            with contextlib.nullcontext() if self.has("not in") else self.without_subqueries():
+                return part()
+
         allowed = self.in_where or self.has("subqueries in the select list")
         if self.subqueries_left > 0 and allowed and self.chance(0.4):
             return self.subquery_predicate(scope)
         return self.pick(
             [
                 lambda: f"({part()} AND {part()})",
-                lambda: f"({part()} OR {part()})",
-                lambda: f"(NOT {part()})",
-                lambda: f"({part()}) IS {self.pick(['', 'NOT '])}NULL",
+                lambda: f"({below()} OR {below()})",
+                lambda: f"(NOT {below()})",
+                lambda: f"({below()}) IS {self.pick(['', 'NOT '])}NULL",
                 lambda: f"{self.value(scope, 'bool', 0)}",
-                lambda: f"({self.row(scope, 2)}) {self.pick(['=', '<>', '<', '>='])} ({self.row(scope, 2)})"
-                if self.has("row values")
-                else part(),
+                lambda: (
+                    f"({self.row(scope, 2)}) {self.pick(['=', '<>', '<', '>='])} ({self.row(scope, 2)})"
+                    if self.has("row values")
+                    else part()
+                ),
             ]
         )()
 

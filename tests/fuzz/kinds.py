@@ -1,10 +1,10 @@
-"""The kinds of statements with their weights. Each kind that a difference was ever found in is one of its own, so that it
-is met in every run."""
+"""The kinds of statements with their weights. Whatever a difference was ever found in is a kind of its own, so that
+it is met in every run."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable
 
 from dml import Changes
 from expressions import Expressions
@@ -105,7 +105,9 @@ def _(g):
     g.profile, g.subqueries_left = {"order": 0.3}, 2
     source, scope = g.from_clause(None, g.pick([0, 0, 1]))
     condition = g.in_predicate(scope)
-    shape = g.pick(["{}", "{}", "({}) OR {other}", "({}) IS NULL", "NOT ({})", "({}) AND {other}"])
+    shapes = ["{}", "{}", "({}) AND {other}"]
+    shapes += ["({}) OR {other}", "({}) IS NULL", "NOT ({})"] if g.has("not in") else []
+    shape = g.pick(shapes)
     where = shape.format(condition, other=g.predicate(scope, 1))
     items, columns = g.columns(*columns_of(g, scope), scope)
     return g.ordered(Query(f"SELECT {items} FROM {source} WHERE {where}", columns))

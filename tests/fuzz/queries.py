@@ -83,6 +83,9 @@ class Queries:
 
     def grouped(self, source: str, scope: Scope, families: list[str]) -> Query:
         """GROUP BY columns and expressions, in sets if wanted; HAVING."""
+        if self.subqueries_left and not self.has("subqueries in groups"):
+            with self.without_subqueries():
+                return self.grouped(source, scope, families)
         count = self.pick([0, 1, 1, 2, 3])
         kinds = [self.pick(SCALAR) for _ in range(count)]
         groups = [self.own_value(scope, kind) if self.chance(0.8) else self.value(scope, kind, 1) for kind in kinds]
@@ -138,6 +141,9 @@ class Queries:
 
     def aggregate(self, scope: Scope, family: str) -> str:
         """An aggregate that gives this family."""
+        if self.subqueries_left and not self.has("subqueries in groups"):
+            with self.without_subqueries():
+                return self.aggregate(scope, family)
         of = lambda kind: self.own_value(scope, kind) if self.chance(0.7) else self.value(scope, kind, 1)  # noqa: E731
         options = []
         if family in SCALAR and family != "bool":

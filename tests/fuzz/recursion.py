@@ -28,7 +28,8 @@ class Recursions:
         start, end = self.pick(ends), self.pick(ends)
         recursive = (
             f"WITH RECURSIVE r(v, depth) AS (SELECT {start}, 0 FROM {table.name} UNION "
-            f"SELECT e.{end}, r.depth + 1 FROM {table.name} e JOIN r ON e.{start} = r.v WHERE r.depth < {self.pick([1, 3])})"
+            f"SELECT e.{end}, r.depth + 1 FROM {table.name} e JOIN r ON e.{start} = r.v "
+            f"WHERE r.depth < {self.pick([1, 3])})"
         )
         columns = [Column("v", "int"), Column("depth", "int")]
         return Query(f"{recursive} SELECT v, depth FROM r ORDER BY 1, 2", columns, None, [0, 1])
@@ -39,7 +40,9 @@ class Recursions:
             return self.counted()
         recursive = "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r)"
         cut = f"(SELECT n FROM r LIMIT {self.pick([1, 5, 10])}) cut"
-        shape = self.pick(["SELECT n FROM {} ORDER BY n", "SELECT count(*) AS n FROM {}", "SELECT n FROM {} WHERE n > 2"])
+        shape = self.pick(
+            ["SELECT n FROM {} ORDER BY n", "SELECT count(*) AS n FROM {}", "SELECT n FROM {} WHERE n > 2"]
+        )
         return Query(f"{recursive} {shape.format(cut)}", [Column("n", "int")])
 
     def nested(self) -> Query:
@@ -53,5 +56,7 @@ class Recursions:
             item = self.pick([f"{name}['a']", f"{name}['b']", name, f"{name} IS NULL"])
             return Query(f"SELECT id, {item} AS v FROM {table.name}", [])
         # An empty list has no length for one engine and 0 for the other.
-        item = self.pick([f"unnest({name})", f"{name}[1]", f"{name}[-1]", name, f"{name}[1:2]", f"array_append({name}, 7)"])
+        item = self.pick(
+            [f"unnest({name})", f"{name}[1]", f"{name}[-1]", name, f"{name}[1:2]", f"array_append({name}, 7)"]
+        )
         return Query(f"SELECT id, {item} AS v FROM {table.name}", [])

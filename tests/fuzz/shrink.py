@@ -6,13 +6,32 @@ from __future__ import annotations
 import copy
 import re
 import time
-from typing import Callable, Iterator
+from collections.abc import Callable, Iterator
 
 TOKEN = re.compile(r"'(?:[^']|'')*'|[A-Za-z_][A-Za-z_0-9.]*|\d+(?:\.\d+)?|<>|<=|>=|\|\||//|\S")
-CLAUSES = {"WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "OFFSET", "WINDOW", "WITH", "PARTITION", "ROWS", "RANGE", "GROUPS",
-           "FILTER", "IGNORE", "ELSE", "ESCAPE", "NULLS"}
+CLAUSES = {
+    "WHERE",
+    "GROUP",
+    "HAVING",
+    "ORDER",
+    "LIMIT",
+    "OFFSET",
+    "WINDOW",
+    "WITH",
+    "PARTITION",
+    "ROWS",
+    "RANGE",
+    "GROUPS",
+    "FILTER",
+    "IGNORE",
+    "ELSE",
+    "ESCAPE",
+    "NULLS",
+}
 JOINS = {"JOIN", "LEFT", "RIGHT", "FULL", "CROSS", "NATURAL", ","}
-ENDS = CLAUSES | JOINS | {"UNION", "INTERSECT", "EXCEPT", "WHEN", "THEN", "END", "AND", "OR", "FROM", "ON", "ASC", "DESC"}
+ENDS = (
+    CLAUSES | JOINS | {"UNION", "INTERSECT", "EXCEPT", "WHEN", "THEN", "END", "AND", "OR", "FROM", "ON", "ASC", "DESC"}
+)
 SIMPLE = ["NULL", "1", "TRUE", "'a'"]
 
 
@@ -85,7 +104,9 @@ def begin_of(parts: list[str], at: int) -> int:
     depth = 0
     for index in range(at - 1, -1, -1):
         depth += (parts[index] in ")]}") - (parts[index] in "([{")
-        if depth < 0 or (depth == 0 and (parts[index] == "," or parts[index].upper() in ENDS | {"SELECT", "BY", "DISTINCT"})):
+        if depth < 0 or (
+            depth == 0 and (parts[index] == "," or parts[index].upper() in ENDS | {"SELECT", "BY", "DISTINCT"})
+        ):
             return index + 1
     return 0
 

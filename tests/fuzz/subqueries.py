@@ -1,4 +1,4 @@
-"""Subqueries in every position: scalar, EXISTS, IN, ANY and ALL; correlated by = and <, by several columns, two levels out."""
+"""Subqueries: scalar, EXISTS, IN, ANY and ALL; correlated by = and <, by several columns, two levels out."""
 
 from __future__ import annotations
 

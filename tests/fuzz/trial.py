@@ -13,7 +13,7 @@ from duck import Duck
 from ours import Answer, Ended, Shell, spelled
 
 EQUAL, BOTH, OURS, THEIRS = "equal", "both refuse", "we refuse", "DuckDB refuses"
-CHANCE, EXPLAINED = "left to chance", "explained"
+UNSURE, EXPLAINED = "DuckDB is not sure", "explained"
 DIFFERENT, WORDS, ENDED, TABLE = "DIFFERENT", "the engine's words", "ended", "a table is refused"
 FAILURES = (DIFFERENT, WORDS, ENDED, TABLE)
 
@@ -107,8 +107,8 @@ class Trial:
                 return Outcome(ENDED, sql, str(ended), theirs=truth)
             last = number == len(statements) - 1
             outcome = self.judged(sql, answer, truth, order if last else [])
-            if outcome.what == DIFFERENT and self.is_chance(statements[: number + 1], truth):
-                outcome.what = CHANCE
+            if outcome.what == DIFFERENT:
+                outcome.what = self.second_opinion(statements[: number + 1], answer, truth, order if last else [])
             if outcome.what != EQUAL:
                 return outcome
         return Outcome(EQUAL)
@@ -129,16 +129,20 @@ class Trial:
         reason = known.explanation(sql, found)
         return Outcome(EXPLAINED, sql, reason) if reason else Outcome(DIFFERENT, sql, found, answer, truth)
 
-    def is_chance(self, statements: list[str], truth) -> bool:
-        """Whether DuckDB itself answers otherwise when the rows of the tables are in another order."""
+    def second_opinion(self, statements: list[str], answer, truth, order: list[int]) -> str:
+        """DuckDB asked again, with the rows of all tables turned round and without its optimizer: what it then answers
+        otherwise is left to chance, or its own fault, and nothing to judge ours by."""
         other = Duck()
+        other.connection.execute("PRAGMA disable_optimizer")
         for table in self.world.tables:
             turned = copy.copy(table)
             turned.rows = table.rows[::-1]
             other.connection.execute(turned.ddl_duckdb())
         for sql in statements:
             again = other.ask(sql)
-        return not compare.same_truth(truth, again)
+        if compare.same_truth(truth, again):
+            return DIFFERENT
+        return EQUAL if again.rows is not None and not compare.difference(answer, again, order) else UNSURE
 
     def setup(self) -> list[str]:
         """The statements that make the tables, for whoever wants to see it again."""
@@ -152,6 +156,6 @@ def reproducible(table) -> list[str]:
     """The table's making without files of ours."""
     if table.storage == "values":
         return [f"CREATE TABLE {table.name} AS {table.values()}"]
-    how = f"-- {table.name}: {table.storage}, {table.parts} files"
-    required = [column.name for column in table.columns if column.required]
-    return [f"{how}{', required: ' + ', '.join(required) if required else ''}\nCREATE TABLE {table.name} AS {table.values()}"]
+    required = ", ".join(column.name for column in table.columns if column.required)
+    how = f"-- {table.name}: {table.storage}, {table.parts} files{', required: ' if required else ''}{required}"
+    return [f"{how}\nCREATE TABLE {table.name} AS {table.values()}"]

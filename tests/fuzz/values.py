@@ -1,4 +1,4 @@
-"""Types and their random values: few different ones, so that keys meet, and the odd ones (NULL, NaN, -0.0, '') often."""
+"""Types and their random values: few different ones, so that keys meet, and odd ones (NULL, NaN, -0.0, '')."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ def random_value(rng, type_: str, odd: bool, far: bool):
     if type_ == "ints":
         return [maybe_null(rng, 0.2, lambda: rng.choice([0, 1, 2, 3])) for _ in range(rng.choice([0, 1, 2, 3]))]
     if type_ == "pair":
-        return {"a": maybe_null(rng, 0.2, lambda: rng.choice([1, 2])), "b": maybe_null(rng, 0.2, lambda: rng.choice("xy"))}
+        return {
+            "a": maybe_null(rng, 0.2, lambda: rng.choice([1, 2])),
+            "b": maybe_null(rng, 0.2, lambda: rng.choice("xy")),
+        }
     raise ValueError(type_)
 
 

@@ -1,5 +1,5 @@
-"""The tables of a few dozen queries: random columns and rows, stored in files of several kinds or in memory for ours, in
-memory for DuckDB. Names collide between tables on purpose; only `id` is without duplicates and NULLs."""
+"""The tables of a few dozen queries: random columns and rows, stored in files or in memory for ours, in memory for
+DuckDB. Names collide between tables on purpose; only `id` is without duplicates and NULLs."""
 
 from __future__ import annotations
 
@@ -119,9 +119,7 @@ class Table:
             "pair": pyarrow.struct([("a", pyarrow.int32()), ("b", pyarrow.string())]),
         }
         fields = [pyarrow.field(c.name, types[c.type], nullable=not c.required) for c in self.columns]
-        columns = [
-            pyarrow.array([row[index] for row in rows], type=one.type) for index, one in enumerate(fields)
-        ]
+        columns = [pyarrow.array([row[index] for row in rows], type=one.type) for index, one in enumerate(fields)]
         table = pyarrow.table(columns, schema=pyarrow.schema(fields))
         pyarrow.parquet.write_table(table, path, row_group_size=self.part_rows)
 
