@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use datafusion::common::config::{ConfigNonZeroUsize, ConfigOptions, MaxRowGroupBytes};
 use datafusion::config::{ConfigEntry, ConfigField};
+use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::logical_expr::{LogicalPlan, ResetVariable, SetVariable, Statement};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -88,7 +89,11 @@ pub(crate) fn carry_over(
             None => config.reset(&key)?,
         }
     }
-    // Functions such as now() hold the time zone.
+    update_functions(&mut state)
+}
+
+/// Tells the functions that hold a part of the configuration, such as now() the time zone, what it is.
+pub(crate) fn update_functions(state: &mut SessionState) -> Result<()> {
     let config = Arc::clone(state.config().options());
     let outdated =
         state.scalar_functions().values().filter_map(|function| function.inner().with_updated_config(&config));

@@ -1,11 +1,13 @@
 //! Rows: sessions, job scripts, tables, sinks, runners, gangs, events.
 
+mod analysis;
 pub mod cluster;
 mod configuration;
 mod delta;
 pub mod error;
 pub mod events;
 pub mod extension;
+mod functions;
 pub mod gang;
 pub mod memory;
 pub mod metrics;

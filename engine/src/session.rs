@@ -25,9 +25,11 @@ use futures::{StreamExt, TryStreamExt};
 use storage::{Location, Stores, Workspace};
 use tokio::sync::OnceCell;
 
-use crate::configuration::{RUNTIME, carry_over, configuration, set_runtime};
+use crate::analysis;
+use crate::configuration::{RUNTIME, carry_over, configuration, set_runtime, update_functions};
 use crate::error::{Error, Result};
 use crate::extension::Extension;
+use crate::functions;
 use crate::gang::{Gangs, ThreadGangs};
 use crate::memory::FairPool;
 use crate::mistake::{KnownNames, explain};
@@ -39,7 +41,7 @@ use crate::script::names::name_columns;
 use crate::script::parameters::{Parameter, Parameters};
 use crate::script::tokens;
 use crate::sink::SinkPlanner;
-use crate::source::{FileCatalogs, FileTables, Planned, StoreRegistry, diagnose};
+use crate::source::{FileCatalogs, FileTables, Planned, StoreRegistry, Unreadable, diagnose};
 use crate::temporary::TemporaryDirectory;
 
 /// See the module.
@@ -140,18 +142,25 @@ impl SessionBuilder {
             .build_arc()?;
 
         let footers = runtime.cache_manager.get_file_metadata_cache();
+        let mut physical = rules::physical(&memory, &footers, runner.is_remote());
+        physical.push(Arc::new(Unreadable));
         let builder = SessionStateBuilder::new()
             .with_config(configuration(&options, runner.as_ref())?)
             .with_runtime_env(runtime)
             .with_query_planner(Arc::new(SinkPlanner::new(stores.clone())))
+            .with_analyzer_rules(analysis::analyzer_rules())
+            .with_expr_planners(analysis::expr_planners())
+            .with_type_planner(Arc::new(analysis::Types))
             .with_optimizer_rules(rules::logical())
-            .with_physical_optimizer_rules(rules::physical(&memory, &footers, runner.is_remote()))
+            .with_physical_optimizer_rules(physical)
             .with_default_features();
         let mut state = with_extension(builder, &extension).build();
         let planned = Planned::default();
         let tables = Arc::new(FileTables::new(stores.clone(), planned.clone()));
         let catalogs = FileCatalogs::new(Arc::clone(state.catalog_list()), Arc::clone(&tables) as _);
         state.register_catalog_list(Arc::new(catalogs));
+        functions::register(&mut state)?;
+        update_functions(&mut state)?;
         for function in &extension.aggregate_functions {
             datafusion::logical_expr::registry::FunctionRegistry::register_udaf(&mut state, Arc::clone(function))?;
         }

@@ -18,6 +18,7 @@ use storage::Stores;
 use super::MESSAGE_BYTES_MAX;
 use super::codec::PlanCodec;
 use crate::extension::Extension;
+use crate::functions;
 use crate::memory::FairPool;
 use crate::source::StoreRegistry;
 
@@ -52,6 +53,7 @@ impl Environment {
     pub(super) fn state(&self, config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Result<SessionState> {
         let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
         let mut state = builder.build();
+        functions::register(&mut state)?;
         for function in &self.extension.aggregate_functions {
             state.register_udaf(Arc::clone(function))?;
         }

@@ -1,0 +1,64 @@
+//! What the query engine's plans lack to be right, as rules of logical plans that run before its optimizer. Types are
+//! settled by then; a rule keeps the type and the name of every column.
+
+mod canonical_keys;
+mod checked_arithmetic;
+mod operators;
+mod rounded_text;
+mod timestamps;
+mod types;
+
+use std::sync::Arc;
+
+use datafusion::common::DFSchema;
+use datafusion::error::Result;
+use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{LogicalPlan, Operator};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::analyzer::Analyzer;
+
+use canonical_keys::CanonicalKeys;
+use checked_arithmetic::CheckedArithmetic;
+use operators::Operators;
+use rounded_text::RoundedText;
+use timestamps::Timestamps;
+pub(crate) use types::Types;
+
+/// The rules that run before a plan is optimized: the query engine's, which settle the types, then ours.
+pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let mut rules = Analyzer::new().rules;
+    rules.push(Arc::new(RoundedText));
+    rules.push(Arc::new(Timestamps));
+    rules.push(Arc::new(CheckedArithmetic));
+    rules.push(Arc::new(CanonicalKeys));
+    rules
+}
+
+/// Planners of expressions that are asked before the query engine plans one.
+pub(crate) fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
+    vec![Arc::new(Operators)]
+}
+
+/// Whether an operator compares its sides.
+fn is_comparison(operator: Operator) -> bool {
+    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
+    matches!(operator, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
+}
+
+/// The columns that expressions of a node may name.
+fn schema_of_inputs(plan: &LogicalPlan) -> Result<DFSchema> {
+    let mut schema = merge_schema(&plan.inputs());
+    match plan {
+        LogicalPlan::TableScan(scan) => {
+            let source = DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?;
+            schema.merge(&source);
+        }
+        LogicalPlan::Dml(dml) => {
+            let target = DFSchema::try_from_qualified_schema(dml.table_name.clone(), &dml.target.schema())?;
+            schema.merge(&target);
+        }
+        _ => {}
+    }
+    Ok(schema)
+}

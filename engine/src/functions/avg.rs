@@ -1,0 +1,164 @@
+//! `avg` of whole numbers, from their exact total: the query engine adds them up as doubles, whose sum depends on the order
+//! of the rows once it is beyond 2^53. Averages of other values are the query engine's; its totals of decimals have room
+//! for a thousand million of the largest values.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type, UInt64Type};
+use datafusion::common::types::{
+    NativeType, logical_float64, logical_int8, logical_int16, logical_int32, logical_int64, logical_uint8,
+    logical_uint16, logical_uint32, logical_uint64,
+};
+use datafusion::error::Result;
+use datafusion::functions_aggregate::average::avg_udaf;
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::utils::format_state_name;
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, Coercion, Documentation, GroupsAccumulator, ReversedUDAF, Signature,
+    TypeSignature, TypeSignatureClass, Volatility,
+};
+
+use super::sum::distinct_fields;
+use super::totals::{DistinctTotal, GroupTotals, Number, Outcome, Summand, Total, Wide, travels_as};
+
+/// See the module.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Avg {
+    upstream: Arc<AggregateUDF>,
+    signature: Signature,
+}
+
+impl Default for Avg {
+    fn default() -> Self {
+        let exact = |class| TypeSignature::Coercible(vec![Coercion::new_exact(class)]);
+        let widened = |wide, from: Vec<_>, native| {
+            let from = from.into_iter().map(TypeSignatureClass::Native).collect();
+            TypeSignature::Coercible(vec![Coercion::new_implicit(TypeSignatureClass::Native(wide), from, native)])
+        };
+        let signed = vec![logical_int8(), logical_int16(), logical_int32()];
+        let unsigned = vec![logical_uint8(), logical_uint16(), logical_uint32()];
+        let floats = Coercion::new_implicit(
+            TypeSignatureClass::Native(logical_float64()),
+            vec![TypeSignatureClass::Float],
+            NativeType::Float64,
+        );
+        let signatures = vec![
+            exact(TypeSignatureClass::Decimal),
+            exact(TypeSignatureClass::Duration),
+            widened(logical_uint64(), unsigned, NativeType::UInt64),
+            widened(logical_int64(), signed, NativeType::Int64),
+            TypeSignature::Coercible(vec![floats]),
+        ];
+        Avg { upstream: avg_udaf(), signature: Signature::one_of(signatures, Volatility::Immutable) }
+    }
+}
+
+/// Calls `$function::<values>(args)` for the types of which we keep totals, `$else` for others.
+macro_rules! of_averaged_type {
+    ($args:ident, $function:ident, $else:expr) => {
+        match $args.expr_fields[0].data_type() {
+            DataType::Int64 => $function::<Int64Type>(&$args),
+            DataType::UInt64 => $function::<UInt64Type>(&$args),
+            _ => $else,
+        }
+    };
+}
+
+fn is_ours(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Int64 | DataType::UInt64)
+}
+
+impl AggregateUDFImpl for Avg {
+    fn name(&self) -> &'static str {
+        "avg"
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.upstream.aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
+        self.upstream.return_type(arg_types)
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        if args.is_distinct {
+            of_averaged_type!(args, distinct, self.upstream.accumulator(args))
+        } else {
+            of_averaged_type!(args, single, self.upstream.accumulator(args))
+        }
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        let averaged = args.input_fields[0].data_type();
+        match (is_ours(averaged), args.is_distinct) {
+            (false, _) => self.upstream.state_fields(args),
+            (true, true) => distinct_fields(&args).map_or_else(|| self.upstream.state_fields(args), Ok),
+            (true, false) => Ok(vec![
+                Arc::new(Field::new(format_state_name(args.name, "sum"), travels_as(averaged), true)),
+                Arc::new(Field::new(format_state_name(args.name, "count"), DataType::UInt64, true)),
+            ]),
+        }
+    }
+
+    fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
+        self.upstream.groups_accumulator_supported(args)
+    }
+
+    fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        of_averaged_type!(args, groups, self.upstream.create_groups_accumulator(args))
+    }
+
+    fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        if args.is_distinct {
+            of_averaged_type!(args, distinct, self.upstream.create_sliding_accumulator(args))
+        } else {
+            of_averaged_type!(args, single, self.upstream.create_sliding_accumulator(args))
+        }
+    }
+
+    fn reverse_expr(&self) -> ReversedUDAF {
+        ReversedUDAF::Identical
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.upstream.documentation()
+    }
+}
+
+/// The average as a double.
+#[derive(Debug, Clone, Copy)]
+struct Mean;
+
+impl<S: Summand> Outcome<S> for Mean {
+    type Result = Float64Type;
+
+    const COUNTS: bool = true;
+
+    fn result(&self, total: Number<S>, count: u64) -> Option<f64> {
+        Some(total.to_f64() / count as f64)
+    }
+
+    fn data_type(&self) -> &DataType {
+        &DataType::Float64
+    }
+}
+
+fn single<S: Summand>(args: &AccumulatorArgs) -> Result<Box<dyn Accumulator>>
+where
+    S::Wide: Summand<Wide = S::Wide>,
+{
+    Ok(Box::new(Total::<S, Mean>::new(Mean, args.name, args.expr_fields[0].data_type())))
+}
+
+fn groups<S: Summand>(args: &AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+    Ok(Box::new(GroupTotals::<S, Mean>::new(Mean, args.name, args.expr_fields[0].data_type())))
+}
+
+fn distinct<S: Summand>(args: &AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+    Ok(Box::new(DistinctTotal::<S, Mean>::new(Mean, args.name, args.expr_fields[0].data_type())))
+}

@@ -1,0 +1,68 @@
+//! Functions of ours, and those that stand in the place of the query engine's of the same name because its answers are wrong
+//! or depend on the order of the rows. Session, scheduler and executors get them from [`register`], so a plan that names one
+//! finds it wherever it runs.
+
+mod avg;
+pub(crate) mod canonical;
+pub(crate) mod checked;
+mod extremes;
+pub(crate) mod instants;
+pub(crate) mod quotient;
+mod sum;
+mod totals;
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::error::Result;
+use datafusion::logical_expr::registry::FunctionRegistry;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+
+/// Makes the functions known to whoever plans or decodes plans.
+///
+/// # Errors
+/// A registry that takes none.
+pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
+    for function in aggregates() {
+        registry.register_udaf(function)?;
+    }
+    for function in scalars() {
+        registry.register_udf(function)?;
+    }
+    Ok(())
+}
+
+fn aggregates() -> Vec<Arc<AggregateUDF>> {
+    let mut functions =
+        vec![Arc::new(AggregateUDF::from(avg::Avg::default())), Arc::new(AggregateUDF::from(sum::Sum::default()))];
+    functions.extend(extremes::functions());
+    functions
+}
+
+fn scalars() -> Vec<Arc<ScalarUDF>> {
+    let mut functions = checked::functions();
+    functions.push(canonical::function());
+    functions.push(quotient::function());
+    functions.extend(instants::functions());
+    functions
+}
+
+/// The type as SQL calls it.
+pub(crate) fn sql_type(data_type: &DataType) -> String {
+    let name = match data_type {
+        DataType::Int8 => "TINYINT",
+        DataType::Int16 => "SMALLINT",
+        DataType::Int32 => "INT",
+        DataType::Int64 => "BIGINT",
+        DataType::UInt8 => "TINYINT UNSIGNED",
+        DataType::UInt16 => "SMALLINT UNSIGNED",
+        DataType::UInt32 => "INT UNSIGNED",
+        DataType::UInt64 => "BIGINT UNSIGNED",
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => return format!("DECIMAL({precision}, {scale})"),
+        other => return other.to_string(),
+    };
+    name.to_string()
+}
