@@ -7,6 +7,7 @@ mod catalog;
 pub(crate) mod diagnose;
 pub(crate) mod format;
 mod headers;
+mod intervals;
 mod nulls;
 mod partition;
 mod planned;
@@ -31,6 +32,7 @@ use object_store::{ObjectMeta, ObjectStore};
 use storage::{FoundFile, Location, Stores};
 
 pub(crate) use catalog::FileCatalogs;
+pub(crate) use intervals::Unreadable;
 pub(crate) use planned::Planned;
 pub(crate) use registry::StoreRegistry;
 pub(crate) use url_table::{FileTables, Unopened};
@@ -420,7 +422,7 @@ async fn infer_schema(
         let looks = files.iter().map(|file| async move {
             let (store, objects) = (store_of(file)?, std::slice::from_ref(&file.meta));
             match options.format.infer_schema(state as &dyn CatalogSession, &store, objects).await {
-                Ok(schema) => Ok((file.location.to_string(), schema)),
+                Ok(schema) => Ok((file.location.to_string(), marked(format, schema, &store, &file.meta).await?)),
                 Err(error) => {
                     Err(diagnose::which_file(state, &options.format, &store, &file.location, objects, error).await)
                 }
@@ -437,7 +439,20 @@ async fn infer_schema(
     let objects: Vec<ObjectMeta> =
         files.iter().filter(|file| file.location.store_url() == same).map(|file| file.meta.clone()).collect();
     match options.format.infer_schema(state as &dyn CatalogSession, &store, &objects).await {
-        Ok(schema) => Ok(schema),
+        Ok(schema) => marked(format, schema, &store, &first.meta).await,
         Err(error) => Err(diagnose::which_file(state, &options.format, &store, &first.location, &objects, error).await),
+    }
+}
+
+/// What the format cannot tell of a file's columns.
+async fn marked(
+    format: Format,
+    schema: SchemaRef,
+    store: &Arc<dyn ObjectStore>,
+    file: &ObjectMeta,
+) -> Result<SchemaRef> {
+    match format {
+        Format::Parquet => Ok(intervals::marked(schema, store, file).await?),
+        _ => Ok(schema),
     }
 }
