@@ -142,8 +142,8 @@ impl SessionBuilder {
             .build_arc()?;
 
         let footers = runtime.cache_manager.get_file_metadata_cache();
-        let mut physical = rules::physical(&memory, &footers, runner.is_remote());
-        physical.push(Arc::new(Unreadable));
+        let mut logical = rules::logical();
+        logical.push(Arc::new(Unreadable));
         let builder = SessionStateBuilder::new()
             .with_config(configuration(&options, runner.as_ref())?)
             .with_runtime_env(runtime)
@@ -151,8 +151,8 @@ impl SessionBuilder {
             .with_analyzer_rules(analysis::analyzer_rules())
             .with_expr_planners(analysis::expr_planners())
             .with_type_planner(Arc::new(analysis::Types))
-            .with_optimizer_rules(rules::logical())
-            .with_physical_optimizer_rules(physical)
+            .with_optimizer_rules(logical)
+            .with_physical_optimizer_rules(rules::physical(&memory, &footers, runner.is_remote()))
             .with_default_features();
         let mut state = with_extension(builder, &extension).build();
         let planned = Planned::default();

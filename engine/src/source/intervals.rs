@@ -5,12 +5,11 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, SchemaRef};
-use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
-use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use object_store::{ObjectMeta, ObjectStore};
 use parquet::arrow::ARROW_SCHEMA_META_KEY;
 
@@ -55,29 +54,25 @@ fn holds_interval(data_type: &DataType) -> bool {
 #[derive(Debug)]
 pub(crate) struct Unreadable;
 
-impl PhysicalOptimizerRule for Unreadable {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        refuse(&plan)?;
-        Ok(plan)
+impl OptimizerRule for Unreadable {
+    fn rewrite(&self, plan: LogicalPlan, _config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        // The columns that a scan reads are settled: this rule comes after the one that leaves the others out.
+        if let LogicalPlan::TableScan(scan) = &plan
+            && let Some(field) = scan.projected_schema.fields().iter().find(|field| field.metadata().contains_key(MARK))
+        {
+            return Err(DataFusionError::Plan(format!(
+                "column `{}` is an INTERVAL of Parquet, which cannot be read: its months would be lost",
+                field.name()
+            )));
+        }
+        Ok(Transformed::no(plan))
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::TopDown)
     }
 
     fn name(&self) -> &'static str {
         "unreadable"
     }
-
-    fn schema_check(&self) -> bool {
-        true
-    }
-}
-
-fn refuse(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
-    if plan.is::<DataSourceExec>()
-        && let Some(field) = plan.schema().fields().iter().find(|field| field.metadata().contains_key(MARK))
-    {
-        return Err(DataFusionError::Plan(format!(
-            "column `{}` is an INTERVAL of Parquet, which cannot be read: its months would be lost",
-            field.name()
-        )));
-    }
-    plan.children().into_iter().try_for_each(refuse)
 }
