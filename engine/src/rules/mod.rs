@@ -1,16 +1,24 @@
-//! What the query engine's own optimizer does not do, as rules among its rules. Each decides by the shape of a plan or by
-//! estimates; none changes an answer.
+//! What the query engine's own optimizer does not do, or not rightly, as rules among its rules or in their places. Each
+//! decides by the shape of a plan or by estimates; none changes an answer.
 
+mod conditions_stay;
 mod early_semi_joins;
 mod even_readers;
+mod fence;
+mod filter_descent;
 mod filtered_groups;
 mod join_order;
 mod join_sides;
 mod like_its_input;
+mod limits_stay;
+mod null_peers;
+mod null_safe_joins;
+mod partition_filters;
 mod pieces;
 mod read_ahead;
 mod shared_groups;
 mod spilling_joins;
+mod spilling_tops;
 mod text_rows;
 mod top_of_groups;
 
@@ -23,21 +31,30 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
 use crate::memory::FairPool;
+use conditions_stay::{ConditionsStay, MOVES_PROJECTIONS};
 use early_semi_joins::EarlySemiJoins;
 use even_readers::EvenReaders;
+use filter_descent::FilterDescent;
 use filtered_groups::FilteredGroups;
 use join_order::JoinOrder;
 use join_sides::JoinSides;
+use limits_stay::{LimitsStay, PLACES_SORTS};
+use null_peers::NullPeers;
+use null_safe_joins::PlainKeys;
+use partition_filters::PartitionFilters;
 use pieces::Pieces;
 use read_ahead::ReadAhead;
 use shared_groups::SharedGroups;
 pub(crate) use shared_groups::is_repeated;
 use spilling_joins::SpillingJoins;
+use spilling_tops::{SETTLES_TOPS, SpillingTops};
 use text_rows::TextRows;
 use top_of_groups::TopOfGroups;
 
 /// The rule of the query engine that decides which side of a join is hashed; those that judge its choice come after it.
 pub(crate) const DECIDES_SIDES: &str = "join_selection";
+/// The rule that makes keys of joins out of equalities.
+const MAKES_KEYS: &str = "extract_equijoin_predicate";
 /// The rule that moves filters to the tables; joins stand beside each other, without projections between, until it has run.
 const MOVES_FILTERS: &str = "push_down_filter";
 
@@ -50,6 +67,12 @@ pub(crate) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let after = rules.iter().position(|rule| rule.name() == MOVES_FILTERS);
     let after = after.expect("the query engine moves filters to the tables");
     rules.insert(after + 1, Arc::new(EarlySemiJoins));
+    for rule in rules.iter_mut().filter(|rule| rule.name() == MAKES_KEYS) {
+        *rule = Arc::new(PlainKeys(Arc::clone(rule)));
+    }
+    rules.insert(0, Arc::new(null_safe_joins::Apart));
+    rules.push(Arc::new(null_safe_joins::Together));
+    rules.push(Arc::new(PartitionFilters));
     rules
 }
 
@@ -61,6 +84,18 @@ pub(crate) fn physical(
     in_tasks: bool,
 ) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
+    for rule in &mut rules {
+        if let Some(descent) = FilterDescent::instead_of(rule.name()) {
+            *rule = Arc::new(descent);
+        } else if rule.name() == PLACES_SORTS {
+            *rule = Arc::new(LimitsStay(Arc::clone(rule)));
+        } else if rule.name() == MOVES_PROJECTIONS {
+            *rule = Arc::new(ConditionsStay(Arc::clone(rule)));
+        }
+    }
+    let sorts = rules.iter().position(|rule| rule.name() == PLACES_SORTS);
+    let sorts = sorts.expect("the query engine puts sorts in their places");
+    rules.insert(sorts + 1, Arc::new(NullPeers));
     let sides = rules.iter().position(|rule| rule.name() == DECIDES_SIDES);
     let sides = sides.expect("the query engine selects joins before it distributes and sorts");
     rules.insert(sides + 1, Arc::new(JoinSides));
@@ -70,6 +105,9 @@ pub(crate) fn physical(
     // Filters that joins make while they run are in their places by now.
     rules.push(Arc::new(FilteredGroups));
     if !in_tasks {
+        let tops = rules.iter().position(|rule| rule.name() == SETTLES_TOPS);
+        let tops = tops.expect("the query engine keeps the first rows of each part");
+        rules.insert(tops + 1, Arc::new(SpillingTops::new(Arc::clone(memory))));
         let settled = rules.iter().position(|rule| rule.name() == MAKES_COOPERATIVE);
         let settled = settled.expect("the query engine's operators give way to each other");
         rules.insert(settled, Arc::new(SharedGroups::new(Arc::clone(memory))));

@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Schema};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{JoinType, NullEquality};
+use datafusion::common::{JoinSide, JoinType, NullEquality};
 use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
@@ -21,6 +21,7 @@ use datafusion::physical_expr::projection::ProjectionExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
@@ -125,7 +126,7 @@ fn sort_merge(join: &HashJoinExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         Arc::clone(join.left()),
         Arc::clone(join.right()),
         join.on().to_vec(),
-        join.filter().cloned(),
+        join.filter().map(left_first).transpose()?,
         *join.join_type(),
         options,
         null_equality,
@@ -138,6 +139,25 @@ fn sort_merge(join: &HashJoinExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         ProjectionExpr { expr: Arc::new(Column::new(&name, *index)), alias: name }
     });
     Ok(Some(Arc::new(ProjectionExec::try_new(columns.collect::<Vec<_>>(), merge)?)))
+}
+
+/// The same condition with the columns of the left side first: a sort-merge join takes them to come so (DataFusion 55.2), and
+/// those of a join whose sides were swapped do not.
+fn left_first(filter: &JoinFilter) -> Result<JoinFilter> {
+    let old = filter.column_indices();
+    let mut order: Vec<usize> = (0..old.len()).collect();
+    order.sort_by_key(|place| old[*place].side != JoinSide::Left);
+    let fields: Vec<_> = order.iter().map(|place| Arc::clone(&filter.schema().fields()[*place])).collect();
+    let schema = Schema::new_with_metadata(fields, filter.schema().metadata().clone());
+    let expression = Arc::clone(filter.expression()).transform(|part| match part.downcast_ref::<Column>() {
+        Some(column) => {
+            let place = order.iter().position(|old| *old == column.index()).unwrap_or(column.index());
+            Ok(Transformed::yes(Arc::new(Column::new(column.name(), place)) as _))
+        }
+        None => Ok(Transformed::no(part)),
+    })?;
+    let indices = order.iter().map(|place| old[*place].clone()).collect();
+    Ok(JoinFilter::new(expression.data, indices, Arc::new(schema)))
 }
 
 /// Bytes of a hash table over these rows, estimated from above; `None` when nothing is known.
