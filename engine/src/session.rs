@@ -42,6 +42,7 @@ use crate::script::parameters::{Parameter, Parameters};
 use crate::script::tokens;
 use crate::sink::SinkPlanner;
 use crate::source::{FileCatalogs, FileTables, Planned, StoreRegistry, Unreadable, diagnose};
+use crate::syntax;
 use crate::temporary::TemporaryDirectory;
 
 /// See the module.
@@ -192,11 +193,9 @@ impl SessionBuilder {
     }
 }
 
-fn with_extension(mut builder: SessionStateBuilder, extension: &Extension) -> SessionStateBuilder {
-    if !extension.relation_planners.is_empty() {
-        builder = builder.with_relation_planners(extension.relation_planners.clone());
-    }
-    builder
+fn with_extension(builder: SessionStateBuilder, extension: &Extension) -> SessionStateBuilder {
+    let ours = analysis::relation_planners().into_iter();
+    builder.with_relation_planners(ours.chain(extension.relation_planners.iter().cloned()).collect())
 }
 
 /// Options that cannot change once there is a session.
@@ -432,6 +431,7 @@ impl Session {
             (Some(mut statement), true) => {
                 name_columns(&mut statement);
                 field_access::resolve_in(&mut statement);
+                syntax::using::prepare(&mut statement);
                 Ok(statement)
             }
             (None, _) => Err(Error::invalid("expected a statement").at_offset(0)),

@@ -3,8 +3,11 @@
 
 mod canonical_keys;
 mod checked_arithmetic;
+mod copies;
+mod merged_keys;
 mod operators;
 mod rounded_text;
+mod sort_keys;
 mod timestamps;
 mod types;
 
@@ -12,7 +15,7 @@ use std::sync::Arc;
 
 use datafusion::common::DFSchema;
 use datafusion::error::Result;
-use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::logical_expr::planner::{ExprPlanner, RelationPlanner};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
@@ -20,14 +23,20 @@ use datafusion::optimizer::analyzer::Analyzer;
 
 use canonical_keys::CanonicalKeys;
 use checked_arithmetic::CheckedArithmetic;
+use copies::Copies;
+use merged_keys::{MergedKeysResolved, UsingJoins};
 use operators::Operators;
 use rounded_text::RoundedText;
+use sort_keys::SortKeys;
 use timestamps::Timestamps;
 pub(crate) use types::Types;
 
 /// The rules that run before a plan is optimized: the query engine's, which settle the types, then ours.
 pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let mut rules = Analyzer::new().rules;
+    rules.push(Arc::new(MergedKeysResolved));
+    rules.push(Arc::new(Copies));
+    rules.push(Arc::new(SortKeys));
     rules.push(Arc::new(RoundedText));
     rules.push(Arc::new(Timestamps));
     rules.push(Arc::new(CheckedArithmetic));
@@ -38,6 +47,11 @@ pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
 /// Planners of expressions that are asked before the query engine plans one.
 pub(crate) fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
     vec![Arc::new(Operators)]
+}
+
+/// Planners of relations that are asked before the query engine plans one.
+pub(crate) fn relation_planners() -> Vec<Arc<dyn RelationPlanner>> {
+    vec![Arc::new(UsingJoins)]
 }
 
 /// Whether an operator compares its sides.

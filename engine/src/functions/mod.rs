@@ -7,9 +7,11 @@ pub(crate) mod canonical;
 pub(crate) mod checked;
 mod extremes;
 pub(crate) mod instants;
+mod ordered_values;
 pub(crate) mod quotient;
 mod sum;
 mod totals;
+mod unordered;
 
 use std::sync::Arc;
 
@@ -36,6 +38,7 @@ fn aggregates() -> Vec<Arc<AggregateUDF>> {
     let mut functions =
         vec![Arc::new(AggregateUDF::from(avg::Avg::default())), Arc::new(AggregateUDF::from(sum::Sum::default()))];
     functions.extend(extremes::functions());
+    functions.extend(ordered_values::functions());
     functions
 }
 
@@ -44,6 +47,7 @@ fn scalars() -> Vec<Arc<ScalarUDF>> {
     functions.push(canonical::function());
     functions.push(quotient::function());
     functions.extend(instants::functions());
+    functions.extend(unordered::functions());
     functions
 }
 
