@@ -5,17 +5,20 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::Constraints;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::MemTable;
 use datafusion::datasource::listing::ListingTable;
 use datafusion::datasource::source_as_provider;
+use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::{CreateMemoryTable, Expr, LogicalPlan};
+use datafusion::sql::parser::Statement as SqlStatement;
+use datafusion::sql::sqlparser::ast::{ColumnOption, Statement};
 use futures::TryStreamExt;
 use parquet::arrow::ArrowSchemaConverter;
 use storage::{CommitMode, Location};
@@ -26,6 +29,7 @@ use super::store::{Target, store};
 use crate::error::{Error, Result};
 use crate::runner::{Execution, Gather, LocalRunner, Runner};
 use crate::session::Session;
+use crate::sink::NotNull;
 use crate::sink::encoding::FileOptions;
 use crate::source::format::Format;
 use crate::source::{TableSource, open};
@@ -35,12 +39,36 @@ const SMALL_FILE_BYTES: u64 = 1 << 20;
 /// Rows that are kept in memory, and travel inside every plan that reads them.
 const SMALL_BYTES: usize = 4 << 20;
 
+/// Takes out which columns a CREATE TABLE with a query declares NOT NULL: the query engine would not look at the rows. (What
+/// it finds out about a query's columns, such as that a literal is never NULL, it takes for a declaration.)
+pub(super) fn take_not_null(statement: &mut SqlStatement) -> Vec<String> {
+    let SqlStatement::Statement(statement) = statement else { return Vec::new() };
+    let Statement::CreateTable(table) = statement.as_mut() else { return Vec::new() };
+    if table.query.is_none() {
+        return Vec::new();
+    }
+    let mut names = Vec::new();
+    for column in &mut table.columns {
+        let options = column.options.len();
+        column.options.retain(|option| option.option != ColumnOption::NotNull);
+        let is_key = column.options.iter().any(|option| matches!(option.option, ColumnOption::PrimaryKey(_)));
+        if is_key || column.options.len() < options {
+            names.push(match column.name.quote_style {
+                Some(_) => column.name.value.clone(),
+                None => column.name.value.to_ascii_lowercase(),
+            });
+        }
+    }
+    names
+}
+
 /// Makes the table; gives the number of its rows. Without a job no data is read: the table has the query's columns and no
 /// rows.
 pub(super) async fn create(
     session: &Session,
     text: &str,
     statement: CreateMemoryTable,
+    not_null: &[String],
     job: Option<&Job<'_>>,
 ) -> Result<Option<u64>> {
     let CreateMemoryTable { name, input, if_not_exists, or_replace, constraints, column_defaults, .. } = statement;
@@ -50,11 +78,12 @@ pub(super) async fn create(
     let input = Arc::unwrap_or_clone(input);
     // Optimizing finds out more about which columns can be NULL, and the batches will be of that schema.
     let optimized = session.context().state().optimize(&input)?;
-    let schema = Arc::clone(optimized.schema().inner());
+    let schema = declared(optimized.schema().inner(), &input, not_null);
     unique_names(&schema)?;
     let consumer = MemoryConsumer::new(format!("table {name}"));
     let memory = Arc::new(consumer.register(&session.memory_pool()));
-    let table = Table { schema, constraints, defaults: column_defaults.into_iter().collect(), memory };
+    let table =
+        Table { name: name.to_string(), schema, constraints, defaults: column_defaults.into_iter().collect(), memory };
     let (provider, rows) = match job {
         None => (table.in_memory(&table.schema, vec![Vec::new()])?, None),
         Some(job) => {
@@ -72,6 +101,7 @@ pub(super) async fn create(
 
 /// What a table is, its rows aside.
 struct Table {
+    name: String,
     schema: SchemaRef,
     constraints: Constraints,
     defaults: HashMap<String, Expr>,
@@ -86,12 +116,34 @@ impl Table {
         Ok(Arc::new(table))
     }
 
+    /// The rows in the columns of the table, of which some must not be NULL.
+    fn fitted(&self, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        let fields = self.schema.fields();
+        let fit = |batch: RecordBatch| {
+            let mut columns = fields.iter().zip(batch.columns());
+            if let Some((field, _)) = columns.find(|(field, column)| !field.is_nullable() && column.null_count() > 0) {
+                let (column, table) = (field.name(), &self.name);
+                return Err(Error::invalid(format!(
+                    "column `{column}` of table `{table}` is NOT NULL, and a row has NULL"
+                )));
+            }
+            Ok(RecordBatch::try_new_with_options(
+                Arc::clone(&self.schema),
+                batch.columns().to_vec(),
+                &RecordBatchOptions::new().with_row_count(Some(batch.num_rows())),
+            )
+            .map_err(DataFusionError::from)?)
+        };
+        batches.into_iter().map(fit).collect()
+    }
+
     /// Brings the rows here.
     async fn collect(&self, job: &Job<'_>, input: LogicalPlan) -> Result<(Arc<dyn TableProvider>, u64)> {
         let execution = job.session.runner().run(job.session, input, Gather::Partitions).await?;
         let gauge = Arc::clone(&execution.gauge);
         let partitions = job.watch(gauge.as_ref(), collected(execution, &self.memory)).await?;
         let rows = partitions.iter().flatten().map(|batch| batch.num_rows() as u64).sum();
+        let partitions = partitions.into_iter().map(|batches| self.fitted(batches)).collect::<Result<_>>()?;
         Ok((self.in_memory(&self.schema, partitions)?, rows))
     }
 
@@ -109,7 +161,15 @@ impl Table {
         )?;
         let mode = CommitMode::ErrorIfExists;
         let (place, partition_by) = (location.clone(), Vec::new());
-        let target = Target { location: place, delta: false, mode, options, partition_by, not_null: None };
+        let columns: Vec<String> = self
+            .schema
+            .fields()
+            .iter()
+            .filter(|field| !field.is_nullable())
+            .map(|field| field.name().clone())
+            .collect();
+        let not_null = (!columns.is_empty()).then(|| NotNull { table: self.name.clone(), columns });
+        let target = Target { location: place, delta: false, mode, options, partition_by, not_null };
         let (finished, bytes) = store(job, input, target).await?;
         let rows = finished.rows.unwrap_or(0);
         let source = self.source(location.clone());
@@ -142,6 +202,18 @@ impl Table {
             defaults: self.defaults.clone(),
         }
     }
+}
+
+/// The table's columns: those of a query can be NULL unless the statement says otherwise.
+fn declared(columns: &SchemaRef, input: &LogicalPlan, not_null: &[String]) -> SchemaRef {
+    if matches!(input, LogicalPlan::EmptyRelation(_)) {
+        return Arc::clone(columns);
+    }
+    let fields = columns.fields().iter().map(|field| {
+        let can_be_null = !not_null.contains(field.name());
+        Field::clone(field).with_nullable(can_be_null)
+    });
+    Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), columns.metadata().clone()))
 }
 
 /// Whether rows of the query come from files.

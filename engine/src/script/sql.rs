@@ -35,14 +35,16 @@ pub(crate) async fn execute(
     tokens: Vec<TokenWithSpan>,
     job: Option<&Job<'_>>,
 ) -> Result<Outcome> {
-    let plan = session.plan_statement(text, tokens).await?;
+    let mut statement = session.parse_tokens(text, tokens).await?;
+    let not_null = create_table::take_not_null(&mut statement);
+    let plan = session.plan_parsed(text, statement).await?;
     let done = match plan {
         LogicalPlan::Ddl(DdlStatement::CreateExternalTable(statement)) => {
             create_external(session, &statement).await.map_err(|error| at_location(error, &statement, text))?;
             None
         }
         LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(statement)) => {
-            create_table::create(session, text, statement, job).await?
+            create_table::create(session, text, statement, &not_null, job).await?
         }
         LogicalPlan::Ddl(statement) => {
             if let DdlStatement::DropTable(drop) = &statement {
