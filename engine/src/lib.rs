@@ -9,6 +9,7 @@ pub mod events;
 pub mod extension;
 mod functions;
 pub mod gang;
+pub mod map_keys;
 pub mod memory;
 pub mod metrics;
 mod mistake;
@@ -22,6 +23,7 @@ pub mod script;
 pub mod session;
 mod sink;
 mod source;
+mod syntax;
 mod temporary;
 
 pub use error::{Error, Place, Result, near};

@@ -4,6 +4,7 @@
 mod canonical_keys;
 mod checked_arithmetic;
 mod operators;
+mod readings;
 mod rounded_text;
 mod timestamps;
 mod types;
@@ -12,15 +13,17 @@ use std::sync::Arc;
 
 use datafusion::common::DFSchema;
 use datafusion::error::Result;
-use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::logical_expr::planner::{ExprPlanner, RelationPlanner};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::Analyzer;
 
+use crate::syntax::sample::Samples;
 use canonical_keys::CanonicalKeys;
 use checked_arithmetic::CheckedArithmetic;
 use operators::Operators;
+use readings::Readings;
 use rounded_text::RoundedText;
 use timestamps::Timestamps;
 pub(crate) use types::Types;
@@ -28,11 +31,17 @@ pub(crate) use types::Types;
 /// The rules that run before a plan is optimized: the query engine's, which settle the types, then ours.
 pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let mut rules = Analyzer::new().rules;
+    rules.push(Arc::new(Readings));
     rules.push(Arc::new(RoundedText));
     rules.push(Arc::new(Timestamps));
     rules.push(Arc::new(CheckedArithmetic));
     rules.push(Arc::new(CanonicalKeys));
     rules
+}
+
+/// Planners of relations that are asked before the query engine plans one.
+pub(crate) fn relation_planners() -> Vec<Arc<dyn RelationPlanner>> {
+    vec![Arc::new(Samples)]
 }
 
 /// Planners of expressions that are asked before the query engine plans one.

@@ -7,7 +7,11 @@ pub(crate) mod canonical;
 pub(crate) mod checked;
 mod extremes;
 pub(crate) mod instants;
+mod length;
 pub(crate) mod quotient;
+mod round;
+pub(crate) mod sample_key;
+pub(crate) mod similar;
 mod sum;
 mod totals;
 
@@ -44,6 +48,10 @@ fn scalars() -> Vec<Arc<ScalarUDF>> {
     functions.push(canonical::function());
     functions.push(quotient::function());
     functions.extend(instants::functions());
+    functions.push(sample_key::function());
+    functions.push(Arc::new(ScalarUDF::from(length::Length::default())));
+    functions.push(Arc::new(ScalarUDF::from(round::Round::default())));
+    functions.push(Arc::new(ScalarUDF::from(similar::SimilarToRegex::default())));
     functions
 }
 

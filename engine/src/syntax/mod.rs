@@ -1,0 +1,13 @@
+//! Passes over a statement before it is planned: over its tokens, where the parser would refuse or misread them, and over
+//! the parsed statement, where the planner would drop or misread a part of it. What comes out is planned as it is written,
+//! or it was refused with its place.
+
+pub(crate) mod clauses;
+pub(crate) mod from_first;
+mod precedence;
+pub(crate) mod sample;
+mod similar;
+pub(crate) mod spelling;
+pub(crate) mod units;
+pub(crate) mod versions;
+mod windows;
