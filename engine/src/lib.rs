@@ -9,6 +9,7 @@ pub mod events;
 pub mod extension;
 mod functions;
 pub mod gang;
+pub mod map_keys;
 pub mod memory;
 pub mod metrics;
 mod mistake;

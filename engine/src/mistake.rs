@@ -250,6 +250,10 @@ fn plan(message: &str, names: &KnownNames) -> Error {
             None => error,
         };
     }
+    if message.contains("require unique expression names") {
+        return Error::invalid("two columns have one name, where each needs its own")
+            .with_hint("give one of them another name with AS");
+    }
     Error::invalid(sentence(message))
 }
 

@@ -7,8 +7,10 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use arrow::array::RecordBatch;
-use datafusion::common::TableReference;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
+use datafusion::common::{ResolvedTableReference, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
@@ -19,6 +21,8 @@ use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParserBuilder, Statement as SqlStatement};
+use datafusion::sql::planner::object_name_to_table_reference;
+use datafusion::sql::sqlparser::ast::Spanned;
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, dialect_from_str};
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use futures::{StreamExt, TryStreamExt};
@@ -27,6 +31,7 @@ use tokio::sync::OnceCell;
 
 use crate::analysis;
 use crate::configuration::{RUNTIME, carry_over, configuration, set_runtime, update_functions};
+use crate::delta::DeltaTable;
 use crate::error::{Error, Result};
 use crate::extension::Extension;
 use crate::functions;
@@ -37,12 +42,14 @@ use crate::options::{self, Options};
 use crate::rules;
 use crate::runner::{Gather, LocalRunner, Runner};
 use crate::script::field_access;
-use crate::script::names::name_columns;
+use crate::script::keys::Keys;
+use crate::script::names::{SameName, name_columns, twins};
 use crate::script::parameters::{Parameter, Parameters};
-use crate::script::tokens;
+use crate::script::tokens::{self, offset_of};
 use crate::sink::SinkPlanner;
 use crate::source::{FileCatalogs, FileTables, Planned, StoreRegistry, Unreadable, diagnose};
-use crate::syntax;
+use crate::syntax::versions::{self, Versions, Wanted};
+use crate::syntax::{clauses, from_first, spelling, units, using};
 use crate::temporary::TemporaryDirectory;
 
 /// See the module.
@@ -90,6 +97,10 @@ struct Inner {
     /// Temporary files that all processes of a cluster see; made when first needed.
     shared: OnceCell<Workspace>,
     planned: Planned,
+    /// Tables at a version, as statements have asked for them.
+    versions: Versions,
+    /// What must be unique in tables in memory.
+    keys: Keys,
     /// Memory of tables that are held in it, by name.
     held: Mutex<HashMap<TableReference, Arc<MemoryReservation>>>,
 }
@@ -156,8 +167,8 @@ impl SessionBuilder {
             .with_physical_optimizer_rules(rules::physical(&memory, &footers, runner.is_remote()))
             .with_default_features();
         let mut state = with_extension(builder, &extension).build();
-        let planned = Planned::default();
-        let tables = Arc::new(FileTables::new(stores.clone(), planned.clone()));
+        let (planned, versions) = (Planned::default(), Versions::default());
+        let tables = Arc::new(FileTables::new(stores.clone(), planned.clone(), versions.clone()));
         let catalogs = FileCatalogs::new(Arc::clone(state.catalog_list()), Arc::clone(&tables) as _);
         state.register_catalog_list(Arc::new(catalogs));
         functions::register(&mut state)?;
@@ -187,6 +198,8 @@ impl SessionBuilder {
                 temporary,
                 shared: OnceCell::new(),
                 planned,
+                versions,
+                keys: Keys::default(),
                 held: Mutex::default(),
             })),
         })
@@ -293,6 +306,18 @@ impl Session {
             Some(reservation) => held.insert(table.clone(), reservation),
             None => held.remove(table),
         };
+    }
+
+    /// What must be unique in the session's tables in memory.
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.inner.keys
+    }
+
+    /// The table's whole name.
+    pub(crate) fn resolved(&self, table: &TableReference) -> ResolvedTableReference {
+        let state = self.inner.context.state_ref();
+        let catalog = state.read().config_options().catalog.clone();
+        table.clone().resolve(&catalog.default_catalog, &catalog.default_schema)
     }
 
     /// The pool in which that memory is reserved.
@@ -405,13 +430,24 @@ impl Session {
         {
             return Err(Error::invalid("expected a query").at_offset(0));
         }
-        Ok(self.data_frame(plan))
+        Ok(self.data_frame(twins::restore_unique(plan)?))
     }
 
     /// Plans bound tokens of the statement `text`, whatever kind of SQL statement it is.
     pub(crate) async fn plan_statement(&self, text: &str, tokens: Vec<TokenWithSpan>) -> Result<LogicalPlan> {
-        let statement = self.parse_tokens(text, tokens).await?;
-        self.plan_parsed(text, statement).await
+        let mut tokens = tokens;
+        loop {
+            let statement = self.parse_tokens(text, tokens.clone()).await?;
+            let state = self.inner.context.state();
+            // Boxed: the future of a deep plan would otherwise sit on the caller's stack.
+            match Box::pin(state.statement_to_plan(statement)).await {
+                Ok(plan) => return Ok(plan),
+                Err(error) => match spelling::corrected(&error, &tokens) {
+                    Some(corrected) => tokens = corrected,
+                    None => return Err(self.explain(error, text)),
+                },
+            }
+        }
     }
 
     /// Lets the extension rewrite bound tokens, then parses them.
@@ -419,6 +455,7 @@ impl Session {
         for rewrite in &self.inner.extension.rewrites {
             tokens = rewrite.rewrite(self, tokens).await?;
         }
+        tokens = units::read(from_first::complete(tokens), text)?;
         let limit = self.inner.context.state_ref().read().config_options().sql_parser.recursion_limit.get();
         let parse = || {
             let dialect = self.dialect();
@@ -429,14 +466,73 @@ impl Session {
         let mut statements = parse().map_err(|error| self.explain(error, text))?;
         match (statements.pop_front(), statements.is_empty()) {
             (Some(mut statement), true) => {
-                name_columns(&mut statement);
+                name_columns(&mut statement).map_err(|SameName { name, place }| {
+                    let error = Error::invalid(format!("two columns are named `{name}`"));
+                    error.at_offset(offset_of(text, place)).with_hint("give one of them another name with AS")
+                })?;
                 field_access::resolve_in(&mut statement);
-                syntax::using::prepare(&mut statement);
+                self.open_versions(&mut statement, text).await?;
+                self.settle(&mut statement, text)?;
+                using::prepare(&mut statement);
                 Ok(statement)
             }
             (None, _) => Err(Error::invalid("expected a statement").at_offset(0)),
             (Some(_), false) => Err(Error::invalid("expected one statement, got several").at_offset(0)),
         }
+    }
+
+    /// Opens the versions of Delta tables that the statement asks for.
+    async fn open_versions(&self, statement: &mut SqlStatement, text: &str) -> Result<()> {
+        if !self.dialect().supports_table_versioning() {
+            return Ok(());
+        }
+        let asked = versions::asked(statement);
+        let mut names = Vec::with_capacity(asked.len());
+        for one in asked {
+            let place = offset_of(text, one.table.span().start);
+            let name = self.open_version(&one).await.map_err(|error| error.at_offset(place))?;
+            names.push(name);
+        }
+        versions::replace(statement, names);
+        Ok(())
+    }
+
+    async fn open_version(&self, asked: &versions::Asked) -> Result<String> {
+        let enable = self.inner.context.state_ref().read().config_options().sql_parser.enable_ident_normalization;
+        let table = object_name_to_table_reference(asked.table.clone(), enable)?;
+        let provider = self.inner.context.table_provider(table.clone()).await?;
+        let Some(delta) = provider.downcast_ref::<DeltaTable>() else {
+            return Err(Error::invalid(format!("`{table}` is no Delta table, and other tables have no versions")));
+        };
+        let at = match &asked.wanted {
+            Wanted::Version(number) => {
+                let wrong = |_| Error::invalid(format!("VERSION AS OF takes a whole number from 0 on, got {number}"));
+                delta.at_version(number.parse().map_err(wrong)?).await?
+            }
+            Wanted::Time(time) => {
+                let frame = self.inner.context.sql(&format!("SELECT CAST({time} AS TIMESTAMP)")).await?;
+                let batches = frame.collect().await?;
+                let column = batches.iter().find(|batch| batch.num_rows() > 0).map(|batch| batch.column(0));
+                let times = column.map(|column| cast(column, &DataType::Timestamp(TimeUnit::Millisecond, None)));
+                let times = times.transpose().map_err(DataFusionError::from)?;
+                let time = times.as_ref().map(|times| times.as_primitive::<TimestampMillisecondType>());
+                match time.filter(|times| times.is_valid(0)) {
+                    Some(times) => delta.at_time(times.value(0)).await?,
+                    None => return Err(Error::invalid("TIMESTAMP AS OF takes a time")),
+                }
+            }
+        };
+        let name = format!("{table} at version {} of {}", at.version().unwrap_or_default(), at.location());
+        self.inner.versions.add(name.clone(), Arc::new(at));
+        Ok(name)
+    }
+
+    /// Sees to it that no clause is dropped.
+    fn settle(&self, statement: &mut SqlStatement, text: &str) -> Result<()> {
+        let state = self.inner.context.state_ref();
+        let state = state.read();
+        let is_scalar = |name: &str| state.scalar_functions().contains_key(name);
+        clauses::settle(statement, text, &is_scalar)
     }
 
     /// Plans a parsed statement.

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::json::writer::{JsonArray, LineDelimited, WriterBuilder};
 use arrow::record_batch::RecordBatch;
-use engine::Result;
+use engine::{Result, map_keys};
 
 use super::{Out, RowWriter, arrow_failed, write_failed};
 
@@ -29,9 +29,10 @@ impl JsonWriter {
 
 impl RowWriter for JsonWriter {
     fn batch(&mut self, batch: &RecordBatch) -> Result<()> {
+        let batch = map_keys::as_text(batch.clone()).map_err(arrow_failed)?;
         match self {
-            JsonWriter::Array(writer) => writer.write(batch),
-            JsonWriter::Lines(writer) => writer.write(batch),
+            JsonWriter::Array(writer) => writer.write(&batch),
+            JsonWriter::Lines(writer) => writer.write(&batch),
         }
         .map_err(arrow_failed)
     }
@@ -85,6 +86,7 @@ fn as_text(column: &ArrayRef) -> Result<ArrayRef> {
     const FRAME: &str = "{\"v\":";
     let schema = Arc::new(Schema::new(vec![Field::new("v", column.data_type().clone(), true)]));
     let batch = RecordBatch::try_new(schema, vec![Arc::clone(column)]).map_err(arrow_failed)?;
+    let batch = map_keys::as_text(batch).map_err(arrow_failed)?;
     let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
     writer.write(&batch).map_err(arrow_failed)?;
     writer.finish().map_err(arrow_failed)?;

@@ -6,6 +6,7 @@ mod checked_arithmetic;
 mod copies;
 mod merged_keys;
 mod operators;
+mod readings;
 mod rounded_text;
 mod sort_keys;
 mod timestamps;
@@ -21,11 +22,13 @@ use datafusion::logical_expr::{LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::Analyzer;
 
+use crate::syntax::sample::Samples;
 use canonical_keys::CanonicalKeys;
 use checked_arithmetic::CheckedArithmetic;
 use copies::Copies;
 use merged_keys::{MergedKeysResolved, UsingJoins};
 use operators::Operators;
+use readings::Readings;
 use rounded_text::RoundedText;
 use sort_keys::SortKeys;
 use timestamps::Timestamps;
@@ -37,6 +40,7 @@ pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     rules.push(Arc::new(MergedKeysResolved));
     rules.push(Arc::new(Copies));
     rules.push(Arc::new(SortKeys));
+    rules.push(Arc::new(Readings));
     rules.push(Arc::new(RoundedText));
     rules.push(Arc::new(Timestamps));
     rules.push(Arc::new(CheckedArithmetic));
@@ -44,14 +48,14 @@ pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     rules
 }
 
+/// Planners of relations that are asked before the query engine plans one.
+pub(crate) fn relation_planners() -> Vec<Arc<dyn RelationPlanner>> {
+    vec![Arc::new(Samples), Arc::new(UsingJoins)]
+}
+
 /// Planners of expressions that are asked before the query engine plans one.
 pub(crate) fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
     vec![Arc::new(Operators)]
-}
-
-/// Planners of relations that are asked before the query engine plans one.
-pub(crate) fn relation_planners() -> Vec<Arc<dyn RelationPlanner>> {
-    vec![Arc::new(UsingJoins)]
 }
 
 /// Whether an operator compares its sides.

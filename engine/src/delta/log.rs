@@ -9,6 +9,7 @@ use deltalake_core::kernel::Version;
 use deltalake_core::kernel::transaction::TransactionError;
 use deltalake_core::logstore::{CommitOrBytes, LogStore, LogStoreConfig, LogStoreRef, StorageConfig, default_logstore};
 use deltalake_core::table::state::DeltaTableState;
+use futures::TryStreamExt;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, path::Path};
 use storage::{Location, Stores};
@@ -112,6 +113,30 @@ impl Log {
     pub(super) async fn commit(&self, version: Version) -> Result<Option<String>> {
         let bytes = self.store.read_commit_entry(version).await.map_err(|error| self.failed(&error))?;
         Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// The newest version that was there at a time, in milliseconds since 1970. A version's time is that of its commit's
+    /// file, as in Spark, and never before that of the version below it.
+    ///
+    /// # Errors
+    /// A time before the first version that the log still has.
+    pub(super) async fn version_at(&self, time_ms: i64) -> Result<Version> {
+        let listed = self.files.list(Some(&Path::from("_delta_log"))).try_collect::<Vec<_>>().await;
+        let listed = listed.map_err(|error| Error::invalid(format!("{}: {error}", self.location)))?;
+        let version = |name: &str| name.strip_suffix(".json")?.parse::<Version>().ok();
+        let mut commits: Vec<(Version, i64)> = (listed.iter())
+            .filter_map(|file| Some((version(file.location.filename()?)?, file.last_modified.timestamp_millis())))
+            .collect();
+        commits.sort_unstable();
+        let mut before = i64::MIN;
+        let mut found = None;
+        for (version, written) in commits {
+            before = before.max(written);
+            if before <= time_ms {
+                found = Some(version);
+            }
+        }
+        found.ok_or_else(|| Error::invalid(format!("{}: the table has no version as old as that", self.location)))
     }
 
     async fn no_version(&self, version: Option<Version>, error: &DeltaTableError) -> Error {

@@ -60,6 +60,30 @@ impl DeltaTable {
         self.log.location()
     }
 
+    /// The version that it is held at.
+    pub(crate) fn version(&self) -> Option<Version> {
+        self.version
+    }
+
+    /// The same table as it was at a version.
+    ///
+    /// # Errors
+    /// No such version, or one that cannot be read.
+    pub(crate) async fn at_version(&self, version: Version) -> Result<Self> {
+        let state = self.log.snapshot(Some(version)).await?;
+        let partition_by = state.metadata().partition_columns().to_vec();
+        let schema = state.snapshot().arrow_schema();
+        Ok(DeltaTable { log: self.log.clone(), version: Some(version), schema, partition_by })
+    }
+
+    /// The same table as it was at a time, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// A time before the first version that the log still has.
+    pub(crate) async fn at_time(&self, time_ms: i64) -> Result<Self> {
+        self.at_version(self.log.version_at(time_ms).await?).await
+    }
+
     /// A table that is held at a version cannot be written to.
     pub(crate) fn is_held(&self) -> bool {
         self.version.is_some()

@@ -7,8 +7,12 @@ pub(crate) mod canonical;
 pub(crate) mod checked;
 mod extremes;
 pub(crate) mod instants;
+mod length;
 mod ordered_values;
 pub(crate) mod quotient;
+mod round;
+pub(crate) mod sample_key;
+pub(crate) mod similar;
 mod sum;
 mod totals;
 mod unordered;
@@ -48,6 +52,10 @@ fn scalars() -> Vec<Arc<ScalarUDF>> {
     functions.push(quotient::function());
     functions.extend(instants::functions());
     functions.extend(unordered::functions());
+    functions.push(sample_key::function());
+    functions.push(Arc::new(ScalarUDF::from(length::Length::default())));
+    functions.push(Arc::new(ScalarUDF::from(round::Round::default())));
+    functions.push(Arc::new(ScalarUDF::from(similar::SimilarToRegex::default())));
     functions
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
-use datafusion::common::Constraints;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Constraint, Constraints, TableReference};
 use datafusion::datasource::MemTable;
 use datafusion::datasource::listing::ListingTable;
 use datafusion::datasource::source_as_provider;
@@ -23,6 +23,7 @@ use futures::TryStreamExt;
 use parquet::arrow::ArrowSchemaConverter;
 use storage::{CommitMode, Location};
 
+use super::keys;
 use super::run::Job;
 use super::sql::{may_create, replace};
 use super::store::{Target, store};
@@ -82,13 +83,16 @@ pub(super) async fn create(
     unique_names(&schema)?;
     let consumer = MemoryConsumer::new(format!("table {name}"));
     let memory = Arc::new(consumer.register(&session.memory_pool()));
-    let table =
-        Table { name: name.to_string(), schema, constraints, defaults: column_defaults.into_iter().collect(), memory };
+    let (keys, defaults) = (constraints, column_defaults.into_iter().collect());
+    let table = Table { name: name.clone(), schema, keys, defaults, memory };
     let (provider, rows) = match job {
         None => (table.in_memory(&table.schema, vec![Vec::new()])?, None),
         Some(job) => {
             let read = input.clone();
-            let in_files = session.runner().is_remote() && reads_files(&optimized)? && fits_parquet(&table.schema);
+            let in_files = session.runner().is_remote()
+                && table.keys.is_empty()
+                && reads_files(&optimized)?
+                && fits_parquet(&table.schema);
             let made = if in_files { table.store(job, input).await } else { table.collect(job, input).await };
             let (provider, rows) = job.explained(made, &read, text).await?;
             (provider, Some(rows))
@@ -96,14 +100,18 @@ pub(super) async fn create(
     };
     replace(session, &name, provider)?;
     session.hold(&name, Some(table.memory));
+    if !table.keys.is_empty() {
+        session.keys().set(session.resolved(&name), Some(table.keys));
+    }
     Ok(rows)
 }
 
 /// What a table is, its rows aside.
 struct Table {
-    name: String,
+    name: TableReference,
     schema: SchemaRef,
-    constraints: Constraints,
+    /// Looked through by [`keys`]: the query engine would believe them unchecked.
+    keys: Constraints,
     defaults: HashMap<String, Expr>,
     /// What its rows take in memory; nothing when they lie in files.
     memory: Arc<MemoryReservation>,
@@ -112,7 +120,7 @@ struct Table {
 impl Table {
     fn in_memory(&self, schema: &SchemaRef, partitions: Vec<Vec<RecordBatch>>) -> Result<Arc<dyn TableProvider>> {
         let table = MemTable::try_new(Arc::clone(schema), partitions)?;
-        let table = table.with_constraints(self.constraints.clone()).with_column_defaults(self.defaults.clone());
+        let table = table.with_constraints(believed(&self.keys)).with_column_defaults(self.defaults.clone());
         Ok(Arc::new(table))
     }
 
@@ -142,6 +150,7 @@ impl Table {
         let execution = job.session.runner().run(job.session, input, Gather::Partitions).await?;
         let gauge = Arc::clone(&execution.gauge);
         let partitions = job.watch(gauge.as_ref(), collected(execution, &self.memory)).await?;
+        keys::check(&self.name, &self.schema, &self.keys, &partitions)?;
         let rows = partitions.iter().flatten().map(|batch| batch.num_rows() as u64).sum();
         let partitions = partitions.into_iter().map(|batches| self.fitted(batches)).collect::<Result<_>>()?;
         Ok((self.in_memory(&self.schema, partitions)?, rows))
@@ -168,7 +177,7 @@ impl Table {
             .filter(|field| !field.is_nullable())
             .map(|field| field.name().clone())
             .collect();
-        let not_null = (!columns.is_empty()).then(|| NotNull { table: self.name.clone(), columns });
+        let not_null = (!columns.is_empty()).then(|| NotNull { table: self.name.to_string(), columns });
         let target = Target { location: place, delta: false, mode, options, partition_by, not_null };
         let (finished, bytes) = store(job, input, target).await?;
         let rows = finished.rows.unwrap_or(0);
@@ -197,7 +206,7 @@ impl Table {
             columns: Some(Arc::clone(&self.schema)),
             partition_columns: Vec::new(),
             order: Vec::new(),
-            constraints: self.constraints.clone(),
+            constraints: Constraints::default(),
             definition: None,
             defaults: self.defaults.clone(),
         }
@@ -214,6 +223,12 @@ fn declared(columns: &SchemaRef, input: &LogicalPlan, not_null: &[String]) -> Sc
         Field::clone(field).with_nullable(can_be_null)
     });
     Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), columns.metadata().clone()))
+}
+
+/// The keys that the query engine is told of: it takes the NULLs of a UNIQUE column, of which there may be several, for one.
+fn believed(keys: &Constraints) -> Constraints {
+    let primary = keys.iter().filter(|key| matches!(key, Constraint::PrimaryKey(_))).cloned();
+    Constraints::new_unverified(primary.collect())
 }
 
 /// Whether rows of the query come from files.

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use arrow::array::UInt64Array;
+use datafusion::datasource::MemTable;
 use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::listing::ListingTable;
 use datafusion::datasource::source_as_provider;
@@ -12,6 +13,7 @@ use datafusion::logical_expr::{DmlStatement, LogicalPlan, LogicalPlanBuilder, Wr
 use futures::TryStreamExt;
 use storage::{CommitMode, Location};
 
+use super::keys::{self, Before};
 use super::run::Job;
 use super::store::{Target, store};
 use crate::delta::DeltaTable;
@@ -40,8 +42,21 @@ pub(super) async fn run(job: &Job<'_>, statement: DmlStatement, text: &str) -> R
             job.explained(stored, &input, text).await.map(|(finished, _)| finished)
         }
         _ => {
+            let name = statement.table_name.clone();
+            let keys = job.session.keys().of(&job.session.resolved(&name));
+            let keyed = keys.zip(provider.downcast_ref::<MemTable>());
+            let before = match &keyed {
+                Some((_, table)) => Some(Before::of(table).await),
+                None => None,
+            };
             let counted = count(job, LogicalPlan::Dml(statement)).await;
             let rows = job.explained(counted, &input, text).await?;
+            if let (Some((keys, table)), Some(before)) = (keyed, before)
+                && let Err(error) = keys::check_table(&name, table, &keys).await
+            {
+                before.restore(table).await;
+                return Err(error);
+            }
             Ok(Finished { rows: Some(rows), ..Finished::default() })
         }
     }

@@ -8,6 +8,7 @@ mod create_table;
 mod declare;
 pub mod field_access;
 mod insert;
+pub(crate) mod keys;
 pub(crate) mod names;
 pub mod parameters;
 pub(crate) mod run;

@@ -11,6 +11,7 @@ use datafusion::logical_expr::{CreateExternalTable, DdlStatement, LogicalPlan};
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use storage::Location;
 
+use super::names::twins;
 use super::run::Job;
 use super::{create_table, insert};
 use crate::error::{Error, Result, near};
@@ -60,7 +61,10 @@ pub(crate) async fn execute(
             let context = session.context();
             let run = context.execute_logical_plan(LogicalPlan::Ddl(statement));
             Box::pin(run).await.map_err(|error| session.explain(error, text))?;
-            dropped.iter().for_each(|name| session.hold(name, None));
+            if let Some(name) = dropped {
+                session.hold(&name, None);
+                session.keys().set(session.resolved(&name), None);
+            }
             None
         }
         LogicalPlan::Statement(statement) => {
@@ -77,7 +81,7 @@ pub(crate) async fn execute(
                 None => Finished::default(),
             }));
         }
-        plan => return Ok(Outcome::Rows(session.data_frame(plan))),
+        plan => return Ok(Outcome::Rows(session.data_frame(twins::restore(plan)?))),
     };
     Ok(Outcome::Done(Finished { rows: done, ..Finished::default() }))
 }
@@ -142,6 +146,7 @@ fn must_exist(session: &Session, name: &TableReference, if_exists: bool, kind: &
 pub(super) fn replace(session: &Session, name: &TableReference, table: Arc<dyn TableProvider>) -> Result<()> {
     session.context().deregister_table(name.clone())?;
     session.hold(name, None);
+    session.keys().set(session.resolved(name), None);
     session.context().register_table(name.clone(), table)?;
     Ok(())
 }

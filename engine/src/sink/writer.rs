@@ -18,6 +18,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::encoding::Encoding;
 use crate::error::Error;
+use crate::map_keys;
 use crate::mistake::sentence;
 use crate::source::format::Compression;
 
@@ -80,7 +81,7 @@ impl FileWriter {
             }
             FileWriter::Json { out } => {
                 let mut encoder = LineDelimitedWriter::new(&mut out.buffer);
-                encoder.write(batch)?;
+                encoder.write(&map_keys::as_text(batch.clone())?)?;
                 encoder.finish()?;
                 out.send_chunk().await?;
             }

@@ -12,18 +12,20 @@ use storage::{Location, Stores};
 
 use super::format::{Compression, Format};
 use super::{Planned, TableSource, open};
+use crate::syntax::versions::Versions;
 
 /// See the module.
 pub(crate) struct FileTables {
     stores: Stores,
     planned: Planned,
+    versions: Versions,
     /// The context holds the catalogs that hold this, so the way back is weak.
     context: OnceLock<Box<dyn Fn() -> Option<SessionState> + Send + Sync>>,
 }
 
 impl FileTables {
-    pub(crate) fn new(stores: Stores, planned: Planned) -> Self {
-        FileTables { stores, planned, context: OnceLock::new() }
+    pub(crate) fn new(stores: Stores, planned: Planned, versions: Versions) -> Self {
+        FileTables { stores, planned, versions, context: OnceLock::new() }
     }
 
     /// Tells whose formats and options to open files with.
@@ -45,6 +47,9 @@ impl std::fmt::Debug for FileTables {
 impl UrlTableFactory for FileTables {
     async fn try_new(&self, url: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let Some(state) = self.context.get().and_then(|state| state()) else { return Ok(None) };
+        if let Some(table) = self.versions.get(url) {
+            return Ok(Some(table));
+        }
         if !looks_like_files(url) {
             return Ok(None);
         }

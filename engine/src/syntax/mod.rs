@@ -1,4 +1,14 @@
-//! Passes over a parsed statement: what the query engine's planner would misread is said in words that it understands, or
-//! refused at its place.
+//! Passes over a statement before it is planned: over its tokens, where the parser would refuse or misread them, and over
+//! the parsed statement, where the planner would drop or misread a part of it. What comes out is planned as it is written,
+//! or it was refused with its place.
 
+pub(crate) mod clauses;
+pub(crate) mod from_first;
+mod precedence;
+pub(crate) mod sample;
+mod similar;
+pub(crate) mod spelling;
+pub(crate) mod units;
 pub(crate) mod using;
+pub(crate) mod versions;
+mod windows;
