@@ -22,6 +22,7 @@ pub mod script;
 pub mod session;
 mod sink;
 mod source;
+mod syntax;
 mod temporary;
 
 pub use error::{Error, Place, Result, near};

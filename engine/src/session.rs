@@ -42,6 +42,7 @@ use crate::script::parameters::{Parameter, Parameters};
 use crate::script::tokens;
 use crate::sink::SinkPlanner;
 use crate::source::{FileCatalogs, FileTables, Planned, StoreRegistry, Unreadable, diagnose};
+use crate::syntax::row_values;
 use crate::temporary::TemporaryDirectory;
 
 /// See the module.
@@ -148,7 +149,7 @@ impl SessionBuilder {
             .with_config(configuration(&options, runner.as_ref())?)
             .with_runtime_env(runtime)
             .with_query_planner(Arc::new(SinkPlanner::new(stores.clone())))
-            .with_analyzer_rules(analysis::analyzer_rules())
+            .with_analyzer_rules(analysis::analyzer_rules(runner.is_remote()))
             .with_expr_planners(analysis::expr_planners())
             .with_type_planner(Arc::new(analysis::Types))
             .with_optimizer_rules(logical)
@@ -432,6 +433,7 @@ impl Session {
             (Some(mut statement), true) => {
                 name_columns(&mut statement);
                 field_access::resolve_in(&mut statement);
+                row_values::resolve_in(&mut statement);
                 Ok(statement)
             }
             (None, _) => Err(Error::invalid("expected a statement").at_offset(0)),

@@ -5,6 +5,7 @@ mod canonical_keys;
 mod checked_arithmetic;
 mod operators;
 mod rounded_text;
+mod subqueries;
 mod timestamps;
 mod types;
 
@@ -22,12 +23,17 @@ use canonical_keys::CanonicalKeys;
 use checked_arithmetic::CheckedArithmetic;
 use operators::Operators;
 use rounded_text::RoundedText;
+use subqueries::Subqueries;
+pub(crate) use subqueries::{SEVERAL_ROWS, gives_one_row_at_most, single_value};
 use timestamps::Timestamps;
 pub(crate) use types::Types;
 
 /// The rules that run before a plan is optimized: the query engine's, which settle the types, then ours.
-pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+/// Subqueries are first: what becomes of them is to be right in every other way, too. `in_tasks` says that every partition of
+/// a plan becomes a task elsewhere.
+pub(crate) fn analyzer_rules(in_tasks: bool) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let mut rules = Analyzer::new().rules;
+    rules.push(Arc::new(Subqueries::new(in_tasks)));
     rules.push(Arc::new(RoundedText));
     rules.push(Arc::new(Timestamps));
     rules.push(Arc::new(CheckedArithmetic));

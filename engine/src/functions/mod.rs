@@ -44,6 +44,7 @@ fn scalars() -> Vec<Arc<ScalarUDF>> {
     functions.push(canonical::function());
     functions.push(quotient::function());
     functions.extend(instants::functions());
+    functions.extend(crate::analysis::single_value());
     functions
 }
 

@@ -6,12 +6,13 @@ use std::collections::HashMap;
 use arrow::array::UInt64Array;
 use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::listing::ListingTable;
-use datafusion::datasource::source_as_provider;
+use datafusion::datasource::{MemTable, source_as_provider};
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{DmlStatement, LogicalPlan, LogicalPlanBuilder, WriteOp};
 use futures::TryStreamExt;
 use storage::{CommitMode, Location};
 
+use super::change;
 use super::run::Job;
 use super::store::{Target, store};
 use crate::delta::DeltaTable;
@@ -39,12 +40,24 @@ pub(super) async fn run(job: &Job<'_>, statement: DmlStatement, text: &str) -> R
             let stored = store(job, input.clone(), target).await;
             job.explained(stored, &input, text).await.map(|(finished, _)| finished)
         }
+        (_, WriteOp::Delete | WriteOp::Update) => {
+            let Some(table) = provider.downcast_ref::<MemTable>() else { return Err(unchangeable(&statement)) };
+            let changed = change::run(job, &statement, table).await;
+            let rows = job.explained(changed, &input, text).await?;
+            Ok(Finished { rows: Some(rows), ..Finished::default() })
+        }
         _ => {
             let counted = count(job, LogicalPlan::Dml(statement)).await;
             let rows = job.explained(counted, &input, text).await?;
             Ok(Finished { rows: Some(rows), ..Finished::default() })
         }
     }
+}
+
+fn unchangeable(statement: &DmlStatement) -> Error {
+    let (what, name) = (statement.op.name().to_uppercase(), &statement.table_name);
+    Error::invalid(format!("{what} is not supported for table `{name}`, which is not in memory"))
+        .with_hint("write the rows that stay with COPY, or keep the table with CREATE TABLE ... AS")
 }
 
 /// The rows in the order that the table's files are declared to have (WITH ORDER): readers rely on it.

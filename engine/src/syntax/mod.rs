@@ -1,0 +1,3 @@
+//! Passes over the parsed statement: what the query engine would read wrongly, or not at all, is put right or refused here.
+
+pub(crate) mod row_values;
