@@ -14,8 +14,8 @@ use std::ops::ControlFlow;
 use datafusion::sql::parser::Statement as SqlStatement;
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, Expr, Ident, Query, Select, SetExpr, TableFactor, UnaryOperator, Value, VisitMut,
-    VisitorMut,
+    BinaryOperator, CaseWhen, Expr, Ident, Query, Select, SelectItem, SetExpr, TableFactor, UnaryOperator, Value,
+    VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -76,7 +76,9 @@ impl Rows {
         let values = values_of(left)?.to_vec();
         self.made += 1;
         let names = (1..=values.len()).map(|index| Ident::new(format!("__row{}_{index}", self.made))).collect();
-        Some(Comparison { number: self.made, values, names, query: subquery.clone(), negated: *negated })
+        let mut query = subquery.clone();
+        name_columns(&mut query, self.made);
+        Some(Comparison { number: self.made, values, names, query, negated: *negated })
     }
 }
 
@@ -85,6 +87,20 @@ fn values_of(expr: &Expr) -> Option<&[Expr]> {
         Expr::Tuple(values) if values.len() > 1 => Some(values),
         Expr::Nested(inner) => values_of(inner),
         _ => None,
+    }
+}
+
+/// Gives the columns names of their own: of `SELECT a, a` both would have one.
+fn name_columns(query: &mut Query, number: usize) {
+    if query.order_by.is_some() {
+        return;
+    }
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    for (index, item) in select.projection.iter_mut().enumerate() {
+        if let SelectItem::UnnamedExpr(expr) = item {
+            let alias = Ident::new(format!("__value{number}_{index}"));
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+        }
     }
 }
 
@@ -176,7 +192,8 @@ mod tests {
         for (text, expected) in [
             (
                 "SELECT 1 FROM t WHERE (x, y) IN (SELECT a, b FROM u) AND z",
-                "SELECT 1 FROM t WHERE EXISTS (SELECT 1 FROM (SELECT a, b FROM u) AS __row1 (__row1_1, __row1_2) \
+                "SELECT 1 FROM t WHERE EXISTS (SELECT 1 FROM (SELECT a AS __value1_0, b AS __value1_1 FROM u) AS __row1 \
+                 (__row1_1, __row1_2) \
                  WHERE __row1_1 = (x) AND __row1_2 = (y)) AND z",
             ),
             ("SELECT x IN (SELECT a FROM u) FROM t", "SELECT x IN (SELECT a FROM u) FROM t"),

@@ -7,7 +7,7 @@ use arrow::datatypes::FieldRef;
 use datafusion::common::{Column, ExprSchema, NullEquality, ScalarValue, TableReference};
 use datafusion::error::Result;
 use datafusion::functions::core::expr_fn::coalesce;
-use datafusion::logical_expr::{Expr, Join, JoinConstraint, JoinType, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Aggregate, Expr, Join, JoinConstraint, JoinType, LogicalPlan, LogicalPlanBuilder, lit};
 
 use super::Unnester;
 use super::repeatable::is_repeatable;
@@ -71,9 +71,8 @@ impl<'a> Domain<'a> {
         let values = values.map(|((_, column), name)| {
             Expr::Column(column.clone()).alias_qualified(name.relation.clone(), name.name.clone())
         });
-        let rows =
-            LogicalPlanBuilder::from(self.around.clone()).project(values.collect::<Vec<_>>())?.distinct()?.build()?;
-        Ok((rows, names))
+        let rows = LogicalPlanBuilder::from(self.around.clone()).project(values.collect::<Vec<_>>())?.build()?;
+        Ok((distinct(rows)?, names))
     }
 
     /// What is computed without the rows of the domain, when that can be done.
@@ -144,6 +143,13 @@ pub(super) fn join(
     let join =
         Join::try_new(left, right, on, filter, kind, JoinConstraint::On, NullEquality::NullEqualsNothing, false)?;
     Ok(LogicalPlan::Join(join))
+}
+
+/// Each row once. As groups: a DISTINCT above another one is dropped by the query engine when their first columns are the same
+/// (DataFusion 55.2).
+pub(super) fn distinct(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let columns = plan.schema().columns().into_iter().map(Expr::Column).collect();
+    Ok(LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(plan), columns, Vec::new())?))
 }
 
 /// The columns of a plan by position.

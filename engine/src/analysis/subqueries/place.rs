@@ -23,7 +23,7 @@ use datafusion::logical_expr::{
     Aggregate, BinaryExpr, Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit, not, when,
 };
 
-use super::domain::{Domain, Key, column_at, join, named, names_of, same};
+use super::domain::{Domain, Key, column_at, distinct, join, named, names_of, same};
 use super::embedded::with_plan;
 use super::repeatable::is_repeatable;
 use super::scope::{Scope, has, refused};
@@ -91,11 +91,11 @@ impl<'a> Place<'a> {
             }
             Expr::InSubquery(InSubquery { expr, subquery, negated: false }) => {
                 let value = self.value(*expr)?;
-                if value.column_refs().is_empty() {
-                    self.within(value, &subquery)
-                } else {
-                    self.found(value, &subquery)
+                if value.column_refs().is_empty() || self.is_by_chance(&subquery)? {
+                    let within = InSubquery { expr: Box::new(value), subquery, negated: false };
+                    return self.value(Expr::InSubquery(within));
                 }
+                self.found(value, &subquery)
             }
             expr => self.value(expr),
         }
@@ -246,15 +246,22 @@ impl<'a> Place<'a> {
             let equal = rows().filter(holds(inner.clone(), &outer.data)).build()?;
             Ok(vec![rows(), count(inner), equal])
         };
-        let inner = Expr::Column(column_at(plan, 0));
-        let folds = fold(inner)?;
+        let plan = self.valued(plan)?;
+        let folds = fold(Expr::Column(column_at(&plan, 0)))?;
         let counts = if outer.transformed {
-            let folded = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(plan.clone()), Vec::new(), folds)?);
+            let folded = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(plan), Vec::new(), folds)?);
             self.one_row(&here, &folded)?
         } else {
-            self.folded(here, plan.clone(), folds, |_| Vec::new())?
+            self.folded(here, plan, folds, |_| Vec::new())?
         };
         Ok([0, 1, 2].map(|index| Expr::Column(counts[index].clone())))
+    }
+
+    /// The subquery's first column alone, by a name that no aggregate is called.
+    fn valued(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        let name = names_of(&self.unnester.relation(), 1).remove(0);
+        let value = named(Expr::Column(column_at(plan, 0)), name.relation.as_ref(), &name.name);
+        LogicalPlanBuilder::from(plan.clone()).project([value])?.build()
     }
 
     /// The columns of a subquery that gives one row for each outer value.
@@ -280,6 +287,7 @@ impl<'a> Place<'a> {
         given: Vec<Expr>,
         folds: impl Fn(Expr) -> Vec<Expr>,
     ) -> Result<Vec<Column>> {
+        let plan = if given.is_empty() { self.valued(&plan)? } else { plan };
         let Pushed { plan, keys } = self.computed(&here, &plan)?;
         let folds = if given.is_empty() { folds(Expr::Column(column_at(&plan, 0))) } else { given };
         let count = folds.len();
@@ -311,7 +319,7 @@ impl<'a> Place<'a> {
                 Some((value, Expr::Column(names[1].clone())))
             }
         };
-        let distinct = builder.project(columns)?.distinct()?.build()?;
+        let distinct = distinct(builder.project(columns)?.build()?)?;
         let mut columns: Vec<Expr> = distinct.schema().columns().into_iter().map(Expr::Column).collect();
         columns.push(named(lit(true), names[0].relation.as_ref(), &names[0].name));
         let plan = LogicalPlanBuilder::from(distinct).project(columns)?.build()?;

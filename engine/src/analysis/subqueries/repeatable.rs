@@ -4,7 +4,11 @@ use arrow::datatypes::DataType;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::logical_expr::WindowFunctionDefinition;
-use datafusion::logical_expr::{Aggregate, Distinct, Expr, ExprSchemable, LogicalPlan, Window, WindowFrameUnits};
+use datafusion::logical_expr::{
+    Aggregate, Distinct, Expr, ExprSchemable, FetchType, LogicalPlan, Window, WindowFrameUnits,
+};
+
+use super::single::gives_one_row_at_most;
 
 /// See the module. Which rows a LIMIT takes, and which of equal rows comes first, is left to chance.
 pub(super) fn is_repeatable(plan: &LogicalPlan) -> Result<bool> {
@@ -24,7 +28,10 @@ fn is_fixed(node: &LogicalPlan) -> Result<bool> {
     })?;
     Ok(!volatile
         && match node {
-            LogicalPlan::Limit(_) | LogicalPlan::Distinct(Distinct::On(_)) | LogicalPlan::Extension(_) => false,
+            LogicalPlan::Limit(limit) => {
+                matches!(limit.get_fetch_type(), Ok(FetchType::Literal(Some(0)))) || gives_one_row_at_most(&limit.input)
+            }
+            LogicalPlan::Distinct(Distinct::On(_)) | LogicalPlan::Extension(_) => false,
             LogicalPlan::Sort(sort) => sort.fetch.is_none(),
             LogicalPlan::Window(window) => window.window_expr.iter().all(|expr| is_fixed_window(expr, window)),
             LogicalPlan::Aggregate(aggregate) => {

@@ -86,7 +86,7 @@ pub(super) fn distinct(domain: &Domain<'_>, distinct: &Distinct) -> Result<Pushe
     match distinct {
         Distinct::All(input) => {
             let Pushed { plan, keys } = push(domain, input)?;
-            Ok(Pushed { plan: LogicalPlanBuilder::from(plan).distinct()?.build()?, keys })
+            Ok(Pushed { plan: super::super::domain::distinct(plan)?, keys })
         }
         Distinct::On(on) => distinct_on(domain, on),
     }
