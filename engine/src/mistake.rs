@@ -8,10 +8,14 @@ use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
+use crate::analysis::SEVERAL_ROWS;
 use crate::error::{Error, near};
 use crate::memory::EXHAUSTED;
 use crate::script::tokens::{offset_of, string_literal, tokenize};
 use crate::source::Unopened;
+
+/// How the query engine says that a subquery for one value gave several rows.
+const UPSTREAM_SEVERAL_ROWS: &str = "Scalar subquery returned more than one row";
 
 /// Names that a statement could have meant.
 #[derive(Debug, Default)]
@@ -38,6 +42,7 @@ pub(crate) fn explain(error: DataFusionError, text: &str, names: &KnownNames) ->
         DataFusionError::ResourcesExhausted(message) => exhausted(&message),
         DataFusionError::NotImplemented(message) => Error::invalid(format!("not supported: {}", sentence(&message))),
         DataFusionError::Shared(shared) => shared_error(&shared),
+        DataFusionError::Execution(message) if message.contains(UPSTREAM_SEVERAL_ROWS) => Error::invalid(SEVERAL_ROWS),
         other => Error::Query(other),
     };
     let explained = match explained {
@@ -127,6 +132,7 @@ fn shared_error(shared: &Arc<DataFusionError>) -> Error {
             }
             _ => Error::invalid(source.to_string()),
         },
+        DataFusionError::Execution(message) if message.contains(UPSTREAM_SEVERAL_ROWS) => Error::invalid(SEVERAL_ROWS),
         root => Error::invalid(sentence(&root.strip_backtrace())),
     }
 }

@@ -49,7 +49,7 @@ use crate::script::tokens::{self, offset_of};
 use crate::sink::SinkPlanner;
 use crate::source::{FileCatalogs, FileTables, Planned, StoreRegistry, Unreadable, diagnose};
 use crate::syntax::versions::{self, Versions, Wanted};
-use crate::syntax::{clauses, from_first, spelling, units, using};
+use crate::syntax::{clauses, from_first, row_values, spelling, units, using};
 use crate::temporary::TemporaryDirectory;
 
 /// See the module.
@@ -160,7 +160,7 @@ impl SessionBuilder {
             .with_config(configuration(&options, runner.as_ref())?)
             .with_runtime_env(runtime)
             .with_query_planner(Arc::new(SinkPlanner::new(stores.clone())))
-            .with_analyzer_rules(analysis::analyzer_rules())
+            .with_analyzer_rules(analysis::analyzer_rules(runner.is_remote()))
             .with_expr_planners(analysis::expr_planners())
             .with_type_planner(Arc::new(analysis::Types))
             .with_optimizer_rules(logical)
@@ -472,6 +472,7 @@ impl Session {
                 })?;
                 field_access::resolve_in(&mut statement);
                 self.open_versions(&mut statement, text).await?;
+                row_values::resolve_in(&mut statement);
                 self.settle(&mut statement, text)?;
                 using::prepare(&mut statement);
                 Ok(statement)

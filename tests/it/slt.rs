@@ -156,6 +156,8 @@ macro_rules! files {
 
 files! {
     sql_types: "sql/types.slt",
+    sql_subqueries: "sql/subqueries.slt",
+    sql_changed_rows: "sql/changed_rows.slt",
     sql_parameters: "sql/parameters.slt",
     sql_assertions: "sql/assertions.slt",
     sql_external_tables: "sql/external_tables.slt",

@@ -9,6 +9,7 @@ mod operators;
 mod readings;
 mod rounded_text;
 mod sort_keys;
+mod subqueries;
 mod timestamps;
 mod types;
 
@@ -31,14 +32,19 @@ use operators::Operators;
 use readings::Readings;
 use rounded_text::RoundedText;
 use sort_keys::SortKeys;
+use subqueries::Subqueries;
+pub(crate) use subqueries::{SEVERAL_ROWS, gives_one_row_at_most, single_value};
 use timestamps::Timestamps;
 pub(crate) use types::Types;
 
 /// The rules that run before a plan is optimized: the query engine's, which settle the types, then ours.
-pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+/// Joins and set operations are settled first, then subqueries: what becomes of them is to be right in every other way, too.
+/// `in_tasks` says that every partition of a plan becomes a task elsewhere.
+pub(crate) fn analyzer_rules(in_tasks: bool) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let mut rules = Analyzer::new().rules;
     rules.push(Arc::new(MergedKeysResolved));
     rules.push(Arc::new(Copies));
+    rules.push(Arc::new(Subqueries::new(in_tasks)));
     rules.push(Arc::new(SortKeys));
     rules.push(Arc::new(Readings));
     rules.push(Arc::new(RoundedText));

@@ -7,6 +7,8 @@ use datafusion::error::Result;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
+use crate::analysis::gives_one_row_at_most;
+
 /// What the values of a plan's subqueries ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ScalarSubqueries {
@@ -30,7 +32,7 @@ pub(crate) fn scalar_subqueries(plan: &LogicalPlan) -> Result<ScalarSubqueries> 
                 if let Expr::ScalarSubquery(subquery) = inner
                     && subquery.outer_ref_columns.is_empty()
                 {
-                    let single = subquery.subquery.max_rows().is_some_and(|rows| rows <= 1);
+                    let single = gives_one_row_at_most(&subquery.subquery);
                     found = match (found, single) {
                         (ScalarSubqueries::Several, _) | (_, false) => ScalarSubqueries::Several,
                         _ => ScalarSubqueries::Single,

@@ -56,6 +56,7 @@ fn scalars() -> Vec<Arc<ScalarUDF>> {
     functions.push(Arc::new(ScalarUDF::from(length::Length::default())));
     functions.push(Arc::new(ScalarUDF::from(round::Round::default())));
     functions.push(Arc::new(ScalarUDF::from(similar::SimilarToRegex::default())));
+    functions.extend(crate::analysis::single_value());
     functions
 }
 

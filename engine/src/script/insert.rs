@@ -4,15 +4,16 @@
 use std::collections::HashMap;
 
 use arrow::array::UInt64Array;
-use datafusion::datasource::MemTable;
+use datafusion::common::TableReference;
 use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::listing::ListingTable;
-use datafusion::datasource::source_as_provider;
+use datafusion::datasource::{MemTable, source_as_provider};
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{DmlStatement, LogicalPlan, LogicalPlanBuilder, WriteOp};
 use futures::TryStreamExt;
 use storage::{CommitMode, Location};
 
+use super::change;
 use super::keys::{self, Before};
 use super::run::Job;
 use super::store::{Target, store};
@@ -41,25 +42,47 @@ pub(super) async fn run(job: &Job<'_>, statement: DmlStatement, text: &str) -> R
             let stored = store(job, input.clone(), target).await;
             job.explained(stored, &input, text).await.map(|(finished, _)| finished)
         }
+        (_, WriteOp::Delete | WriteOp::Update) => {
+            let Some(table) = provider.downcast_ref::<MemTable>() else { return Err(unchangeable(&statement)) };
+            let change = change::run(job, &statement, table);
+            let changed = keeping_keys(job, &statement.table_name, Some(table), change).await;
+            let rows = job.explained(changed, &input, text).await?;
+            Ok(Finished { rows: Some(rows), ..Finished::default() })
+        }
         _ => {
             let name = statement.table_name.clone();
-            let keys = job.session.keys().of(&job.session.resolved(&name));
-            let keyed = keys.zip(provider.downcast_ref::<MemTable>());
-            let before = match &keyed {
-                Some((_, table)) => Some(Before::of(table).await),
-                None => None,
-            };
-            let counted = count(job, LogicalPlan::Dml(statement)).await;
+            let counted = count(job, LogicalPlan::Dml(statement));
+            let counted = keeping_keys(job, &name, provider.downcast_ref::<MemTable>(), counted).await;
             let rows = job.explained(counted, &input, text).await?;
-            if let (Some((keys, table)), Some(before)) = (keyed, before)
-                && let Err(error) = keys::check_table(&name, table, &keys).await
-            {
-                before.restore(table).await;
-                return Err(error);
-            }
             Ok(Finished { rows: Some(rows), ..Finished::default() })
         }
     }
+}
+
+/// Does the work on a table in memory, and undoes it when rows then have the same key.
+async fn keeping_keys<T>(
+    job: &Job<'_>,
+    name: &TableReference,
+    table: Option<&MemTable>,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let keys = job.session.keys().of(&job.session.resolved(name));
+    let Some((keys, table)) = keys.zip(table) else { return work.await };
+    let before = Before::of(table).await;
+    let done = work.await?;
+    match keys::check_table(name, table, &keys).await {
+        Ok(()) => Ok(done),
+        Err(error) => {
+            before.restore(table).await;
+            Err(error)
+        }
+    }
+}
+
+fn unchangeable(statement: &DmlStatement) -> Error {
+    let (what, name) = (statement.op.name().to_uppercase(), &statement.table_name);
+    Error::invalid(format!("{what} is not supported for table `{name}`, which is not in memory"))
+        .with_hint("write the rows that stay with COPY, or keep the table with CREATE TABLE ... AS")
 }
 
 /// The rows in the order that the table's files are declared to have (WITH ORDER): readers rely on it.

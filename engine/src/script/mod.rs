@@ -2,6 +2,7 @@
 //! `ASSERT`, `COPY` and `CREATE EXTERNAL TABLE` are ours; what an extension recognises is the extension's.
 
 mod assert;
+mod change;
 mod check;
 pub(crate) mod copy;
 mod create_table;

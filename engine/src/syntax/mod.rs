@@ -5,6 +5,7 @@
 pub(crate) mod clauses;
 pub(crate) mod from_first;
 mod precedence;
+pub(crate) mod row_values;
 pub(crate) mod sample;
 mod similar;
 pub(crate) mod spelling;
