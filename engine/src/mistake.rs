@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 use crate::error::{Error, near};
+use crate::fault;
 use crate::memory::EXHAUSTED;
 use crate::script::tokens::{offset_of, string_literal, tokenize};
 use crate::source::Unopened;
@@ -37,6 +38,7 @@ pub(crate) fn explain(error: DataFusionError, text: &str, names: &KnownNames) ->
         DataFusionError::Plan(message) => plan(&message, names),
         DataFusionError::ResourcesExhausted(message) => exhausted(&message),
         DataFusionError::NotImplemented(message) => Error::invalid(format!("not supported: {}", sentence(&message))),
+        DataFusionError::ExecutionJoin(error) if error.is_panic() => fault::of_text(&error.to_string()),
         DataFusionError::Shared(shared) => shared_error(&shared),
         other => Error::Query(other),
     };
@@ -121,6 +123,7 @@ fn shared_error(shared: &Arc<DataFusionError>) -> Error {
         DataFusionError::ResourcesExhausted(message) => exhausted(message),
         DataFusionError::External(source) => match source.downcast_ref::<Error>() {
             Some(Error::Cancelled) => Error::Cancelled,
+            Some(Error::Fault(text)) => Error::Fault(text.clone()),
             Some(Error::Invalid { message, hint, .. }) => {
                 let error = Error::invalid(message.clone());
                 hint.iter().fold(error, |error, hint| error.with_hint(hint.clone()))

@@ -43,6 +43,7 @@ use crate::script::tokens;
 use crate::sink::SinkPlanner;
 use crate::source::{FileCatalogs, FileTables, Planned, StoreRegistry, Unreadable, diagnose};
 use crate::temporary::TemporaryDirectory;
+use crate::{fault, syntax};
 
 /// See the module.
 #[derive(Clone)]
@@ -89,6 +90,8 @@ struct Inner {
     /// Temporary files that all processes of a cluster see; made when first needed.
     shared: OnceCell<Workspace>,
     planned: Planned,
+    /// Why plans of the running statement were executed in this process, where a cluster was asked for.
+    places: Mutex<Vec<String>>,
     /// Memory of tables that are held in it, by name.
     held: Mutex<HashMap<TableReference, Arc<MemoryReservation>>>,
 }
@@ -186,6 +189,7 @@ impl SessionBuilder {
                 temporary,
                 shared: OnceCell::new(),
                 planned,
+                places: Mutex::default(),
                 held: Mutex::default(),
             })),
         })
@@ -383,8 +387,11 @@ impl Session {
     /// Text that is no single query, names that do not exist, whatever planning finds.
     pub async fn plan_query(&self, sql: &str) -> Result<DataFrame> {
         self.inner.stores.forget_listings();
-        let tokens = self.bind(sql)?;
-        self.plan_tokens(sql, tokens).await
+        fault::kept(async {
+            let tokens = self.bind(sql)?;
+            self.plan_tokens(sql, tokens).await
+        })
+        .await
     }
 
     /// The tokens of `text` with parameters in their places.
@@ -430,6 +437,7 @@ impl Session {
         let mut statements = parse().map_err(|error| self.explain(error, text))?;
         match (statements.pop_front(), statements.is_empty()) {
             (Some(mut statement), true) => {
+                syntax::balance(&mut statement, text)?;
                 name_columns(&mut statement);
                 field_access::resolve_in(&mut statement);
                 Ok(statement)
@@ -457,7 +465,7 @@ impl Session {
     /// Whatever planning finds. What running meets comes with the rows.
     pub async fn execute(&self, frame: DataFrame) -> Result<Vec<SendableRecordBatchStream>> {
         let (_, plan) = frame.into_parts();
-        Ok(self.inner.runner.run(self, plan, Gather::Partitions).await?.partitions)
+        Ok(fault::kept(self.inner.runner.run(self, plan, Gather::Partitions)).await?.partitions)
     }
 
     /// Executes a query and keeps its rows, which must be few.
@@ -466,7 +474,7 @@ impl Session {
     /// Whatever planning and running meet.
     pub async fn collect(&self, frame: DataFrame) -> datafusion::error::Result<Vec<RecordBatch>> {
         let (_, plan) = frame.into_parts();
-        let execution = match self.inner.runner.run(self, plan, Gather::One).await {
+        let execution = match fault::kept(self.inner.runner.run(self, plan, Gather::One)).await {
             Ok(execution) => execution,
             Err(Error::Query(error)) => return Err(error),
             Err(error) => return Err(DataFusionError::External(Box::new(error))),
@@ -486,6 +494,19 @@ impl Session {
             Some(found) => found,
             None => self.explain(error, text),
         }
+    }
+
+    /// Remembers why a plan is executed in this process, where a cluster was asked for.
+    pub(crate) fn note_place(&self, reason: String) {
+        let mut places = self.inner.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if !places.contains(&reason) {
+            places.push(reason);
+        }
+    }
+
+    /// What was noted since this was last asked.
+    pub(crate) fn take_places(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner.places.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Places that a checked script would have written.
