@@ -162,6 +162,8 @@ files! {
     sql_views_and_tables: "sql/views_and_tables.slt",
     sql_copy: "sql/copy.slt",
     sql_delta: "sql/delta.slt",
+    sql_splitting: "sql/splitting.slt",
+    sql_parquet_options: "sql/parquet_options.slt",
     ml_statements: "ml/statements.slt",
     ml_relations: "ml/relations.slt",
     ml_transform: "ml/transform.slt",
