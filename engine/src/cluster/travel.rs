@@ -48,11 +48,21 @@ pub(crate) fn written(
     };
     match attempt() {
         Ok((travelled, None)) => Ok(travelled),
-        Ok((_, Some(operator))) => Err(format!("what {operator} does cannot be told to executors")),
+        Ok((_, Some(operator))) => Err(format!("{} cannot be told to executors", spoken(&operator))),
         Err(error) => {
             tracing::debug!(%error, "the plan does not travel");
             Err("an operator of the plan cannot be sent to executors".to_string())
         }
+    }
+}
+
+/// An operator as users know it.
+fn spoken(operator: &str) -> String {
+    match operator {
+        "WindowAggExec" | "BoundedWindowAggExec" => "a window with FILTER or IGNORE NULLS".to_string(),
+        "AggregateExec" => "grouping or an aggregate of its kind".to_string(),
+        "DataSourceExec" => "how it reads its files".to_string(),
+        other => format!("what {other} does"),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ballista_core::extension::SessionConfigHelperExt;
 use ballista_core::serde::protobuf::PartitionLocation;
+use datafusion::common::format::ExplainFormat;
 use datafusion::error::{DataFusionError, Result as QueryResult};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SessionState;
@@ -92,7 +93,9 @@ impl Runner for ClusterRunner {
         let mut state = session.context().state();
         without_dynamic_filters(state.config_mut());
         if let LogicalPlan::Explain(explain) = &plan {
-            let reason = self.placed(session, &state, &explain.plan).await?.reason();
+            // Graphs and JSON have no place for a line.
+            let is_text = matches!(explain.explain_format, ExplainFormat::Indent | ExplainFormat::Tree);
+            let reason = self.placed(session, &state, &explain.plan).await?.reason().filter(|_| is_text);
             let physical = plan_for_tasks(&state, &plan).await?;
             return execute(&state, with_place(physical, reason), gather);
         }

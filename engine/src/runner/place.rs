@@ -20,10 +20,6 @@ pub(super) fn with_place(plan: Arc<dyn ExecutionPlan>, reason: Option<String>) -
     let (Some(explain), Some(reason)) = (plan.downcast_ref::<ExplainExec>(), reason) else { return plan };
     let mut plans = explain.stringified_plans().to_vec();
     let Some(last) = plans.iter_mut().rfind(|plan| plan.plan_type == PlanType::FinalPhysicalPlan) else { return plan };
-    // Graphs and JSON have no place for a line.
-    if last.plan.contains(['{', '\u{2502}']) {
-        return plan;
-    }
     let text = format!("{}\n{IN_DRIVER}: {reason}\n", last.plan.trim_end());
     *last = StringifiedPlan::new(PlanType::FinalPhysicalPlan, text);
     Arc::new(ExplainExec::new(explain.schema(), plans, explain.verbose()))
