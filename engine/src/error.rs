@@ -39,6 +39,9 @@ pub enum Error {
     /// Another process has replaced a table while it was read: what is run again reads the new one.
     #[error("{0}")]
     Replaced(String),
+    /// A panic: the program's fault and not the user's.
+    #[error("a fault of the program, please report: {0}")]
+    Fault(String),
     /// An error at a place of a script: what failed, and where.
     #[error("{place}: {source}")]
     At {

@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 use crate::analysis::SEVERAL_ROWS;
 use crate::error::{Error, near};
+use crate::fault;
 use crate::memory::EXHAUSTED;
 use crate::script::tokens::{offset_of, string_literal, tokenize};
 use crate::source::Unopened;
@@ -41,6 +42,7 @@ pub(crate) fn explain(error: DataFusionError, text: &str, names: &KnownNames) ->
         DataFusionError::Plan(message) => plan(&message, names),
         DataFusionError::ResourcesExhausted(message) => exhausted(&message),
         DataFusionError::NotImplemented(message) => Error::invalid(format!("not supported: {}", sentence(&message))),
+        DataFusionError::ExecutionJoin(error) if error.is_panic() => fault::of_text(&error.to_string()),
         DataFusionError::Shared(shared) => shared_error(&shared),
         DataFusionError::Execution(message) if message.contains(UPSTREAM_SEVERAL_ROWS) => Error::invalid(SEVERAL_ROWS),
         other => Error::Query(other),
@@ -126,6 +128,7 @@ fn shared_error(shared: &Arc<DataFusionError>) -> Error {
         DataFusionError::ResourcesExhausted(message) => exhausted(message),
         DataFusionError::External(source) => match source.downcast_ref::<Error>() {
             Some(Error::Cancelled) => Error::Cancelled,
+            Some(Error::Fault(text)) => Error::Fault(text.clone()),
             Some(Error::Invalid { message, hint, .. }) => {
                 let error = Error::invalid(message.clone());
                 hint.iter().fold(error, |error, hint| error.with_hint(hint.clone()))

@@ -34,6 +34,7 @@ use crate::configuration::{RUNTIME, carry_over, configuration, set_runtime, upda
 use crate::delta::DeltaTable;
 use crate::error::{Error, Result};
 use crate::extension::Extension;
+use crate::fault;
 use crate::functions;
 use crate::gang::{Gangs, ThreadGangs};
 use crate::memory::FairPool;
@@ -49,7 +50,7 @@ use crate::script::tokens::{self, offset_of};
 use crate::sink::SinkPlanner;
 use crate::source::{FileCatalogs, FileTables, Planned, StoreRegistry, Unreadable, diagnose};
 use crate::syntax::versions::{self, Versions, Wanted};
-use crate::syntax::{clauses, from_first, row_values, spelling, units, using};
+use crate::syntax::{balance, clauses, from_first, row_values, spelling, units, using};
 use crate::temporary::TemporaryDirectory;
 
 /// See the module.
@@ -101,6 +102,8 @@ struct Inner {
     versions: Versions,
     /// What must be unique in tables in memory.
     keys: Keys,
+    /// Why plans of the running statement were executed in this process, where a cluster was asked for.
+    places: Mutex<Vec<String>>,
     /// Memory of tables that are held in it, by name.
     held: Mutex<HashMap<TableReference, Arc<MemoryReservation>>>,
 }
@@ -200,6 +203,7 @@ impl SessionBuilder {
                 planned,
                 versions,
                 keys: Keys::default(),
+                places: Mutex::default(),
                 held: Mutex::default(),
             })),
         })
@@ -407,8 +411,11 @@ impl Session {
     /// Text that is no single query, names that do not exist, whatever planning finds.
     pub async fn plan_query(&self, sql: &str) -> Result<DataFrame> {
         self.inner.stores.forget_listings();
-        let tokens = self.bind(sql)?;
-        self.plan_tokens(sql, tokens).await
+        fault::kept(async {
+            let tokens = self.bind(sql)?;
+            self.plan_tokens(sql, tokens).await
+        })
+        .await
     }
 
     /// The tokens of `text` with parameters in their places.
@@ -466,6 +473,7 @@ impl Session {
         let mut statements = parse().map_err(|error| self.explain(error, text))?;
         match (statements.pop_front(), statements.is_empty()) {
             (Some(mut statement), true) => {
+                balance(&mut statement, text)?;
                 name_columns(&mut statement).map_err(|SameName { name, place }| {
                     let error = Error::invalid(format!("two columns are named `{name}`"));
                     error.at_offset(offset_of(text, place)).with_hint("give one of them another name with AS")
@@ -554,7 +562,7 @@ impl Session {
     /// Whatever planning finds. What running meets comes with the rows.
     pub async fn execute(&self, frame: DataFrame) -> Result<Vec<SendableRecordBatchStream>> {
         let (_, plan) = frame.into_parts();
-        Ok(self.inner.runner.run(self, plan, Gather::Partitions).await?.partitions)
+        Ok(fault::kept(self.inner.runner.run(self, plan, Gather::Partitions)).await?.partitions)
     }
 
     /// Executes a query and keeps its rows, which must be few.
@@ -563,7 +571,7 @@ impl Session {
     /// Whatever planning and running meet.
     pub async fn collect(&self, frame: DataFrame) -> datafusion::error::Result<Vec<RecordBatch>> {
         let (_, plan) = frame.into_parts();
-        let execution = match self.inner.runner.run(self, plan, Gather::One).await {
+        let execution = match fault::kept(self.inner.runner.run(self, plan, Gather::One)).await {
             Ok(execution) => execution,
             Err(Error::Query(error)) => return Err(error),
             Err(error) => return Err(DataFusionError::External(Box::new(error))),
@@ -583,6 +591,19 @@ impl Session {
             Some(found) => found,
             None => self.explain(error, text),
         }
+    }
+
+    /// Remembers why a plan is executed in this process, where a cluster was asked for.
+    pub(crate) fn note_place(&self, reason: String) {
+        let mut places = self.inner.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if !places.contains(&reason) {
+            places.push(reason);
+        }
+    }
+
+    /// What was noted since this was last asked.
+    pub(crate) fn take_places(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner.places.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Places that a checked script would have written.

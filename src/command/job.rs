@@ -96,7 +96,8 @@ impl Job<'_> {
             parameters: self.parameters,
             resume: None,
         };
-        let ended = self.console.wait(self.session.run_script(self.script, &settings));
+        let (session, script, running) = (self.session.clone(), self.script.clone(), settings.clone());
+        let ended = self.console.work(async move { session.run_script(&script, &running).await });
         self.console.display.close();
         drop(settings);
         let ended = ended.and_then(|report| match Arc::into_inner(printer) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use engine::cluster::ClusterClient;
 use engine::metrics::Usage;
+use engine::work::Work;
 use engine::{Error, Result, Session};
 use storage::Stores;
 use tokio::runtime::Runtime;
@@ -40,11 +41,18 @@ pub(crate) fn dispatch(args: Args) -> Exit {
     match verb(args) {
         Ok(exit) => exit,
         // Errors before there is a console: usage and configuration.
-        Err(error) => {
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), render(&error, paint).as_bytes());
-            Exit::of(&error)
-        }
+        Err(error) => told(&error, paint),
     }
+}
+
+/// Tells of an error that came when there was no console, or none any more.
+pub(crate) fn fail_early(error: &Error) -> Exit {
+    told(error, Paint::new(std::io::stderr().is_terminal()))
+}
+
+fn told(error: &Error, paint: Paint) -> Exit {
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), render(error, paint).as_bytes());
+    Exit::of(error)
 }
 
 fn verb(args: Args) -> Result<Exit> {
@@ -131,8 +139,6 @@ impl Console {
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.options.threads)
-            // Planning recurses with the depth of a query.
-            .thread_stack_size(16 << 20)
             .enable_all()
             .build()
             .map_err(|error| Error::Usage(format!("cannot start {} threads: {error}", config.options.threads)))?;
@@ -199,6 +205,12 @@ impl Console {
     pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
         // Boxed: a whole job's future is large, and this stack has planning to hold as well.
         self.runtime.as_ref().expect("the runtime lives as long as the console").block_on(Box::pin(future))
+    }
+
+    /// Waits for work on a thread of its own; gives it up when it was cancelled and hears nothing of it.
+    pub(crate) fn work<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        let runtime = self.runtime.as_ref().expect("the runtime lives as long as the console");
+        Work::begin(runtime.handle(), work)?.wait(&self.interrupt.token())
     }
 
     /// Shows an error and gives the exit code that it asks for.

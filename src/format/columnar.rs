@@ -5,6 +5,7 @@ use std::io::Write;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::{FileWriter, StreamWriter};
 use arrow::record_batch::RecordBatch;
+use engine::dictionaries::{unpacked, unpacked_schema};
 use engine::{Error, Result};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -13,17 +14,18 @@ use parquet::file::properties::WriterProperties;
 use super::{Out, RowWriter, arrow_failed, write_failed};
 
 /// Can be read while it is written: what a pipe needs.
-pub(super) struct ArrowStream(StreamWriter<Out>);
+pub(super) struct ArrowStream(StreamWriter<Out>, SchemaRef);
 
 impl ArrowStream {
     pub(super) fn new(schema: &SchemaRef, out: Out) -> Result<Self> {
-        StreamWriter::try_new(out, schema).map(ArrowStream).map_err(arrow_failed)
+        let plain = unpacked_schema(schema);
+        StreamWriter::try_new(out, &plain).map(|writer| ArrowStream(writer, plain)).map_err(arrow_failed)
     }
 }
 
 impl RowWriter for ArrowStream {
     fn batch(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.0.write(batch).map_err(arrow_failed)
+        self.0.write(&unpacked(batch, &self.1).map_err(arrow_failed)?).map_err(arrow_failed)
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {
@@ -33,17 +35,18 @@ impl RowWriter for ArrowStream {
 }
 
 /// Can be read from any place: what a file should offer.
-pub(super) struct ArrowFile(FileWriter<Out>);
+pub(super) struct ArrowFile(FileWriter<Out>, SchemaRef);
 
 impl ArrowFile {
     pub(super) fn new(schema: &SchemaRef, out: Out) -> Result<Self> {
-        FileWriter::try_new(out, schema).map(ArrowFile).map_err(arrow_failed)
+        let plain = unpacked_schema(schema);
+        FileWriter::try_new(out, &plain).map(|writer| ArrowFile(writer, plain)).map_err(arrow_failed)
     }
 }
 
 impl RowWriter for ArrowFile {
     fn batch(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.0.write(batch).map_err(arrow_failed)
+        self.0.write(&unpacked(batch, &self.1).map_err(arrow_failed)?).map_err(arrow_failed)
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use engine::Error;
 use engine::cluster::api::{JobInfo, JobRequest, LogLine, Problem};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -23,7 +24,9 @@ pub(super) fn routes() -> Router<Api> {
 #[utoipa::path(post, path = "/api/v1/jobs", request_body = JobRequest,
     responses((status = 201, body = JobInfo), (status = 400, body = Problem)))]
 pub(super) async fn submit(State(api): State<Api>, Json(request): Json<JobRequest>) -> Response {
-    match api.jobs.submit(request) {
+    // A long script is read beside the threads that answer others.
+    let read = tokio::task::spawn_blocking(move || api.jobs.submit(request)).await;
+    match read.unwrap_or_else(|error| Err(Error::Fault(error.to_string()))) {
         Ok(info) => (StatusCode::CREATED, Json(info)).into_response(),
         Err(error) => answer::<JobInfo>(Err(error)),
     }

@@ -142,3 +142,68 @@ fn avro_is_read_by_executors() {
     let told = answer(&warehouse, &format!("EXPLAIN ANALYZE {from}"));
     assert!(told.contains("stage 1, ") && told.contains("avro"), "{told}");
 }
+
+/// Two directories of two files each: a few names, and many numbers.
+fn few_and_many(warehouse: &Path, directory: &Path) -> (String, String) {
+    let (few, many) = (directory.join("few"), directory.join("many"));
+    let mut sql = String::new();
+    for (table, part, rows) in [
+        (&few, 1, "SELECT * FROM (VALUES (1, 'ash'), (2, 'beech')) v(k, name)"),
+        (&few, 2, "SELECT * FROM (VALUES (3, 'cedar'), (CAST(NULL AS BIGINT), 'none')) v(k, name)"),
+        (&many, 1, "SELECT value AS k, value % 3 AS g, 7 AS c FROM generate_series(0, 24)"),
+        (&many, 2, "SELECT value AS k, value % 3 AS g, 7 AS c FROM generate_series(15, 39)"),
+    ] {
+        sql += &format!("COPY ({rows}) TO '{}/{part}.parquet';\n", table.display());
+    }
+    answer(warehouse, &sql);
+    (format!("'{}/'", few.display()), format!("'{}/'", many.display()))
+}
+
+/// Joins that one task must see whole, and windows over a column of one value, are run by executors nonetheless.
+#[test]
+fn what_is_gathered_for_one_task_runs_on_executors() {
+    let directory = tempfile::tempdir().unwrap();
+    let warehouse = directory.path().join("warehouse");
+    let (few, many) = few_and_many(&warehouse, directory.path());
+    for (query, expected) in [
+        (format!("SELECT count(*), count(b.k) FROM {few} a LEFT JOIN {many} b ON a.k > b.k + 100"), "4,0\n"),
+        (format!("SELECT count(*), count(a.name) FROM {few} a FULL JOIN {many} b ON a.k > b.k + 100"), "54,4\n"),
+        (format!("SELECT count(*) FROM {few} a WHERE NOT EXISTS (SELECT 1 FROM {many} b WHERE b.k > a.k + 36)"), "2\n"),
+        (format!("SELECT count(*) FROM {few} a WHERE EXISTS (SELECT 1 FROM {many} b WHERE b.k > a.k)"), "3\n"),
+        (format!("SELECT count(*) FROM {many} WHERE k NOT IN (SELECT k FROM {few} WHERE k > 1)"), "48\n"),
+        (format!("SELECT count(*) FROM {many} WHERE k NOT IN (SELECT k FROM {few})"), "0\n"),
+        (
+            format!(
+                "SELECT count(*), sum(n) FROM (SELECT count(*) OVER (PARTITION BY g, c) AS n FROM {many} WHERE c = 7)"
+            ),
+            "50,836\n",
+        ),
+        (format!("SELECT g, sum(k) FROM {many} GROUP BY ROLLUP (g) ORDER BY 1 NULLS LAST LIMIT 1"), "0,351\n"),
+    ] {
+        assert_eq!(answer(&warehouse, &query), expected, "{query}");
+        let told = answer(&warehouse, &format!("EXPLAIN ANALYZE {query}"));
+        assert!(told.contains("stage 1, "), "{query}\n{told}");
+        let told = answer(&warehouse, &format!("EXPLAIN {query}"));
+        assert!(!told.contains("runs in the driver"), "{query}\n{told}");
+    }
+}
+
+/// What cannot be told to executors is not told otherwise: it runs in the driver, and EXPLAIN says why.
+#[test]
+fn a_plan_that_does_not_survive_its_way_stays_at_home() {
+    let directory = tempfile::tempdir().unwrap();
+    let warehouse = directory.path().join("warehouse");
+    let (few, many) = few_and_many(&warehouse, directory.path());
+    for (query, expected) in [
+        (format!("SELECT max(n) FROM (SELECT count(*) FILTER (WHERE k > 30) OVER () AS n FROM {many})"), "9\n"),
+        (format!("SELECT max(b) FROM (SELECT lag(k) IGNORE NULLS OVER (ORDER BY name) AS b FROM {few})"), "3\n"),
+        (format!("SELECT count(*), sum(k) FROM {many} GROUP BY GROUPING SETS (())"), "50,975\n"),
+        (format!("SELECT name FROM {few} WHERE k = (SELECT k FROM {few} WHERE name = 'ash')"), "ash\n"),
+    ] {
+        assert_eq!(answer(&warehouse, &query), expected, "{query}");
+        let told = answer(&warehouse, &format!("EXPLAIN {query}"));
+        assert!(told.contains("runs in the driver: "), "{query}\n{told}");
+        let told = answer(&warehouse, &format!("EXPLAIN ANALYZE {query}"));
+        assert!(!told.contains("stage 1, ") && told.contains("runs in the driver: "), "{query}\n{told}");
+    }
+}

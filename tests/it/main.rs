@@ -31,6 +31,7 @@ mod bad_places;
 mod determinism;
 mod faults;
 mod larger_than_memory;
+mod robust;
 
 mod cluster;
 mod cluster_jobs;

@@ -177,6 +177,8 @@ files! {
     sql_names: "sql/names.slt",
     sql_readings: "sql/readings.slt",
     sql_sampling: "sql/sampling.slt",
+    sql_splitting: "sql/splitting.slt",
+    sql_parquet_options: "sql/parquet_options.slt",
     ml_statements: "ml/statements.slt",
     ml_relations: "ml/relations.slt",
     ml_transform: "ml/transform.slt",

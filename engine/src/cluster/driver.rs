@@ -26,11 +26,13 @@ use super::journal::{Entry, Journal};
 use super::{ClusterClient, Environment};
 use crate::error::{Error, Result, near};
 use crate::events::Event;
+use crate::fault;
 use crate::options::Options;
 use crate::result::ResultSink;
 use crate::runner::ClusterRunner;
 use crate::script::{Resume, RunSettings, Script};
 use crate::session::Session;
+use crate::work::Work;
 
 /// Jobs, of different users, that run at once.
 const RUNNING_MAX: usize = 4;
@@ -234,7 +236,7 @@ impl Jobs {
     }
 
     async fn run(&self, id: &str) {
-        let ended = self.attempt(id).await;
+        let ended = self.worked(id).await;
         let (state, error, exit_code) = match ended {
             Ok(()) => (JobState::Succeeded, None, 0),
             Err(error) => {
@@ -250,6 +252,15 @@ impl Jobs {
         }
         self.write(id, Entry::Ended { state, error, exit_code });
         self.inner.changed.notify_one();
+    }
+
+    /// The job on a thread of its own: its planning holds up nobody, and a kill is final.
+    async fn worked(&self, id: &str) -> Result<()> {
+        let cancel = found(&mut self.jobs(), id)?.cancel.clone();
+        let (jobs, own) = (self.clone(), id.to_string());
+        let work = Work::begin(&tokio::runtime::Handle::current(), async move { jobs.attempt(&own).await })?;
+        let waiting = tokio::task::spawn_blocking(move || work.wait(&cancel)).await;
+        waiting.unwrap_or_else(|error| Err(fault::of_text(&error.to_string())))
     }
 
     async fn attempt(&self, id: &str) -> Result<()> {

@@ -7,9 +7,9 @@ use ballista_core::config::BallistaConfig;
 use ballista_core::extension::SessionConfigExt;
 use ballista_core::registry::BallistaFunctionRegistry;
 use datafusion::error::Result;
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::prelude::SessionConfig;
 use datafusion_proto::physical_plan::PhysicalExtensionCodec;
@@ -61,6 +61,14 @@ impl Environment {
             state.register_udf(Arc::clone(function))?;
         }
         Ok(state)
+    }
+
+    /// What plans are decoded in, as the scheduler does it.
+    ///
+    /// # Errors
+    /// Functions that do not fit together.
+    pub(crate) fn decoding(&self, config: SessionConfig) -> Result<Arc<TaskContext>> {
+        Ok(self.state(config, self.runtime(RuntimeEnvBuilder::new())?)?.task_ctx())
     }
 
     pub(super) fn functions(&self) -> Result<BallistaFunctionRegistry> {

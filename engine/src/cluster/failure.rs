@@ -39,6 +39,8 @@ enum Kind {
     Value,
     Parquet,
     Store,
+    /// A panic.
+    Fault,
     /// A table that was replaced while it was read.
     Replaced,
     Other,
@@ -168,6 +170,7 @@ fn describe(error: &DataFusionError) -> Written {
                 Written { kind: Kind::Invalid, message: message.clone(), hint: hint.clone() }
             }
             Some(Error::Query(inner)) => describe(inner),
+            Some(Error::Fault(text)) => plain(Kind::Fault, text.clone()),
             Some(own) => plain(Kind::Invalid, own.to_string()),
             None => match source.downcast_ref::<BallistaError>() {
                 Some(BallistaError::DataFusionError(inner)) => describe(inner),
@@ -179,6 +182,7 @@ fn describe(error: &DataFusionError) -> Written {
                 },
             },
         },
+        DataFusionError::ExecutionJoin(error) if error.is_panic() => plain(Kind::Fault, error.to_string()),
         root => plain(Kind::Other, root.strip_backtrace()),
     }
 }
@@ -210,6 +214,7 @@ pub(super) fn read(text: &str) -> DataFusionError {
             let error = Error::invalid(message);
             DataFusionError::External(Box::new(hint.into_iter().fold(error, |error, hint| error.with_hint(hint))))
         }
+        Kind::Fault => DataFusionError::External(Box::new(Error::Fault(message))),
         Kind::Replaced => DataFusionError::External(Box::new(Error::Replaced(message))),
         Kind::Other => DataFusionError::Execution(message),
     }

@@ -18,14 +18,13 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, PartitionMode};
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
-use datafusion::physical_plan::{
-    ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
-};
+use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
 use super::order::sorted_after_exchanges;
+use super::whole::WholeExec;
+use super::windows::sorted_for_windows;
 use crate::rules::DECIDES_SIDES;
 
 /// Plans a query so that it can be cut into tasks: its joins, and what relies on the order of rows.
@@ -37,7 +36,8 @@ pub(crate) async fn plan_for_tasks(state: &SessionState, plan: &LogicalPlan) -> 
     let after = rules.iter().position(|rule| rule.name() == DECIDES_SIDES);
     rules.insert(after.map_or(0, |after| after + 1), Arc::new(TaskJoins));
     let state = SessionStateBuilder::new_from_existing(state.clone()).with_physical_optimizer_rules(rules).build();
-    gather_right_sides(sorted_after_exchanges(Box::pin(state.create_physical_plan(plan)).await?)?)
+    let plan = sorted_after_exchanges(Box::pin(state.create_physical_plan(plan)).await?)?;
+    sorted_for_windows(gather_right_sides(plan)?)
 }
 
 /// Decides for each hash join whether every task has all of one side, or both sides are partitioned by the keys.
@@ -101,22 +101,23 @@ fn width(kind: &DataType) -> usize {
 }
 
 /// Whether the join gives rows only for rows of its right side.
-fn is_driven_by_right(kind: JoinType) -> bool {
+pub(super) fn is_driven_by_right(kind: JoinType) -> bool {
     matches!(kind, JoinType::Inner | JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark)
 }
 
-/// A nested-loop join that gives rows of its left side reads all of its right side in one task.
+/// A join that tells of rows of its left side without a partner, or of NULLs anywhere on its right side, and is not
+/// partitioned by keys, sees all of its right side in one task.
 fn gather_right_sides(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    let gathered = plan.transform_up(|node| {
-        let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() else { return Ok(Transformed::no(node)) };
-        if is_driven_by_right(*join.join_type()) || join.right().output_partitioning().partition_count() == 1 {
-            return Ok(Transformed::no(node));
-        }
-        let right = Arc::new(CoalescePartitionsExec::new(Arc::clone(join.right())));
-        let left = Arc::clone(join.left());
-        Ok(Transformed::yes(
-            node.replace_children(vec![left, right], ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))?,
-        ))
-    })?;
-    Ok(gathered.data)
+    plan.transform_up(|node| {
+        let sides = if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
+            (!is_driven_by_right(*join.join_type())).then(|| (join.left(), join.right()))
+        } else {
+            node.downcast_ref::<HashJoinExec>().filter(|join| join.null_aware).map(|join| (join.left(), join.right()))
+        };
+        let Some((left, right)) = sides else { return Ok(Transformed::no(node)) };
+        let sides = vec![Arc::clone(left), WholeExec::of(right)];
+        let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+        Ok(Transformed::yes(Arc::clone(&node).replace_children(sides, options)?))
+    })
+    .data()
 }

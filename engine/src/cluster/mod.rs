@@ -27,8 +27,12 @@ mod lending;
 mod order;
 mod portable;
 mod scheduler;
+mod stages;
 mod subqueries;
 mod task;
+mod travel;
+mod whole;
+mod windows;
 
 use std::time::Duration;
 
@@ -39,9 +43,11 @@ pub use environment::Environment;
 pub(crate) use environment::{for_cluster, without_dynamic_filters};
 pub use executor::{ExecutorSettings, run_executor};
 pub(crate) use joins::plan_for_tasks;
-pub(crate) use portable::is_portable;
+pub(crate) use portable::{NO_FILES, keeps_at_home, reads_json_array};
 pub use scheduler::{Scheduler, SchedulerSettings};
+pub(crate) use stages::cuts_badly;
 pub(crate) use subqueries::{ScalarSubqueries, scalar_subqueries, values_first};
+pub(crate) use travel::{Travelled, written};
 
 /// How often an executor tells the scheduler that it lives.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);

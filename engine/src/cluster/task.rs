@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use ballista_core::JobId;
 use ballista_core::serde::protobuf::{RuntimeStatsReport, ShuffleWritePartition, WindowStateReport};
 use ballista_executor::execution_engine::{DefaultExecutionEngine, ExecutionEngine, QueryStageExecutor};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricsSet;
@@ -16,6 +16,8 @@ use datafusion::prelude::SessionConfig;
 use super::connections::Connections;
 use super::failure;
 use super::guard::{Stop, guard};
+use crate::error::Error;
+use crate::fault;
 
 /// See the module.
 pub(super) struct TaskEngine {
@@ -83,7 +85,11 @@ impl QueryStageExecutor for Task {
         context: Arc<TaskContext>,
     ) -> Result<Vec<ShuffleWritePartition>> {
         let _stop = StopOnDrop(&self.stop);
-        self.stage.execute_query_stage(task_id, context).await.map_err(failure::write)
+        let done = fault::kept(async { Ok(self.stage.execute_query_stage(task_id, context).await?) }).await;
+        done.map_err(|error| match error {
+            Error::Query(error) => failure::write(error),
+            error => failure::write(DataFusionError::External(Box::new(error))),
+        })
     }
 
     fn collect_plan_metrics(&self) -> Vec<MetricsSet> {

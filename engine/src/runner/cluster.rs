@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ballista_core::extension::SessionConfigHelperExt;
 use ballista_core::serde::protobuf::PartitionLocation;
+use datafusion::common::format::ExplainFormat;
 use datafusion::error::{DataFusionError, Result as QueryResult};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SessionState;
@@ -16,20 +17,20 @@ use datafusion::physical_plan::analyze::AnalyzeExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::SessionConfig;
-use datafusion_proto::physical_plan::AsExecutionPlan;
-use datafusion_proto::protobuf::PhysicalPlanNode;
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::OnceCell;
 
 use super::analyze::explained;
 use super::local::{execute, rows_to_scan};
+use super::place::{told, with_place};
 use super::{Execution, Gather, Gauge, Reading, Runner};
 use crate::cluster::api::Disturbance;
 use crate::cluster::{
-    ClusterClient, Environment, ScalarSubqueries, Submission, for_cluster, is_portable, plan_for_tasks,
-    scalar_subqueries, values_first, without_dynamic_filters,
+    ClusterClient, Environment, NO_FILES, ScalarSubqueries, Submission, Travelled, cuts_badly, for_cluster,
+    keeps_at_home, plan_for_tasks, reads_json_array, scalar_subqueries, values_first, without_dynamic_filters, written,
 };
 use crate::error::{Error, Result};
+use crate::fault::kept_rows;
 use crate::gang::{ClusterGangs, Gangs};
 use crate::session::Session;
 
@@ -37,6 +38,9 @@ use crate::session::Session;
 const ASK_EVERY: Duration = Duration::from_millis(300);
 /// How often a plan is given to the cluster when it was shaken or its result is lost.
 const TRIES: usize = 5;
+/// Why an attempt does not count, and how many such ones there may be.
+const LOST: &str = "an executor was lost or left";
+const LOSSES: usize = 2;
 /// Bytes of a result that are here before the first row is given on.
 const HELD_BYTES: usize = 16 << 20;
 
@@ -88,23 +92,29 @@ impl Runner for ClusterRunner {
     async fn run(&self, session: &Session, plan: LogicalPlan, gather: Gather) -> Result<Execution> {
         let mut state = session.context().state();
         without_dynamic_filters(state.config_mut());
-        let values = scalar_subqueries(&plan)?;
-        let planned = match values {
-            ScalarSubqueries::Several => None,
-            ScalarSubqueries::Single => plan_for_tasks(&state, &plan).await.ok(),
-            ScalarSubqueries::None => Some(plan_for_tasks(&state, &plan).await?),
+        if let LogicalPlan::Explain(explain) = &plan {
+            // Graphs and JSON have no place for a line.
+            let is_text = matches!(explain.explain_format, ExplainFormat::Indent | ExplainFormat::Tree);
+            let reason = self.placed(session, &state, &explain.plan).await?.reason().filter(|_| is_text);
+            let physical = plan_for_tasks(&state, &plan).await?;
+            return execute(&state, with_place(physical, reason), gather);
+        }
+        let (physical, task) = match self.placed(session, &state, &plan).await? {
+            Placed::Executors { physical, task } => (physical, task),
+            Placed::Driver { state, physical, reason } => {
+                let analyzed = physical.is::<AnalyzeExec>();
+                let mut execution = execute(&state, physical, gather)?;
+                if analyzed {
+                    execution.partitions = execution.partitions.into_iter().map(|rows| told(rows, &reason)).collect();
+                }
+                // A query without files is nobody's loss.
+                if reason != NO_FILES {
+                    session.note_place(reason);
+                }
+                return Ok(execution);
+            }
         };
-        let Some(physical) = planned else {
-            let state = values_first(&state);
-            let physical = Box::pin(state.create_physical_plan(&plan)).await?;
-            return execute(&state, physical, gather);
-        };
-        // What EXPLAIN ANALYZE asks is asked of the whole plan, not of the tasks of its last stage.
-        let analyzed = physical.downcast_ref::<AnalyzeExec>().map(|analyze| Arc::clone(analyze.input()));
-        let travelling = analyzed.as_ref().unwrap_or(&physical);
-        let Some(task) = self.remote(session, &state, travelling)? else {
-            return execute(&state, physical, gather);
-        };
+        let travelling = analyzed(&physical);
         let gauge =
             Arc::new(RemoteGauge { rows_to_scan: rows_to_scan(travelling), progress: Arc::clone(&task.progress) });
         let partitions = match physical.downcast_ref::<AnalyzeExec>() {
@@ -115,35 +125,74 @@ impl Runner for ClusterRunner {
     }
 }
 
+/// Where a plan is executed.
+enum Placed {
+    Executors { physical: Arc<dyn ExecutionPlan>, task: Arc<Remote> },
+    Driver { state: Box<SessionState>, physical: Arc<dyn ExecutionPlan>, reason: String },
+}
+
+impl Placed {
+    /// Why it runs in the driver.
+    fn reason(self) -> Option<String> {
+        match self {
+            Placed::Executors { .. } => None,
+            Placed::Driver { reason, .. } => Some(reason),
+        }
+    }
+}
+
+/// What EXPLAIN ANALYZE asks is asked of the whole plan, not of the tasks of its last stage.
+fn analyzed(physical: &Arc<dyn ExecutionPlan>) -> &Arc<dyn ExecutionPlan> {
+    physical.downcast_ref::<AnalyzeExec>().map_or(physical, AnalyzeExec::input)
+}
+
 impl ClusterRunner {
-    /// The plan ready to be handed over, unless it must run in the driver.
+    /// Plans, and finds out whether executors give what one process would give.
+    async fn placed(&self, session: &Session, state: &SessionState, plan: &LogicalPlan) -> Result<Placed> {
+        let planned = match scalar_subqueries(plan)? {
+            ScalarSubqueries::Several => None,
+            ScalarSubqueries::Single => plan_for_tasks(state, plan).await.ok(),
+            ScalarSubqueries::None => Some(plan_for_tasks(state, plan).await?),
+        };
+        let Some(physical) = planned else {
+            let state = Box::new(values_first(state));
+            let physical = Box::pin(state.create_physical_plan(plan)).await?;
+            let reason = "a subquery that stands for one value may give several rows".to_string();
+            return Ok(Placed::Driver { state, physical, reason });
+        };
+        let remote = match reads_json_array(plan)? {
+            true => Err("a JSON file that is one array is read by one process".to_string()),
+            false => self.remote(session, state, analyzed(&physical)),
+        };
+        Ok(match remote {
+            Ok(task) => Placed::Executors { physical, task },
+            Err(reason) => Placed::Driver { state: Box::new(state.clone()), physical, reason },
+        })
+    }
+
+    /// The plan ready to be handed over, or why it must run in the driver.
     fn remote(
         &self,
         session: &Session,
         state: &SessionState,
         plan: &Arc<dyn ExecutionPlan>,
-    ) -> Result<Option<Arc<Remote>>> {
-        if !is_portable(plan) {
-            return Ok(None);
+    ) -> std::result::Result<Arc<Remote>, String> {
+        if let Some(reason) = keeps_at_home(plan) {
+            return Err(reason);
         }
-        let codec = self.environment.codec();
-        let message = match PhysicalPlanNode::try_from_physical_plan(Arc::clone(plan), codec.as_ref()) {
-            Ok(message) => message,
-            Err(error) => {
-                tracing::debug!(%error, "the plan holds a node that does not travel: it runs in the driver");
-                return Ok(None);
-            }
-        };
-        let mut encoded = Vec::new();
-        message.try_encode(&mut encoded)?;
-        Ok(Some(Arc::new(Remote {
+        let context = self.environment.decoding(state.config().clone()).map_err(|error| error.to_string())?;
+        let Travelled { bytes, arrived } = written(plan, self.environment.codec().as_ref(), &context)?;
+        if let Some(reason) = cuts_badly(arrived, state.config().options()) {
+            return Err(reason);
+        }
+        Ok(Arc::new(Remote {
             client: self.client.clone(),
-            plan: encoded,
+            plan: bytes,
             settings: state.config().to_key_value_pairs(),
             session_id: session.context().session_id(),
             ended: OnceCell::new(),
             progress: Arc::default(),
-        })))
+        }))
     }
 }
 
@@ -166,7 +215,7 @@ fn partitions(task: &Arc<Remote>, physical: &Arc<dyn ExecutionPlan>, gather: Gat
     let schema = physical.schema();
     let stream = |wanted: Option<usize>| -> SendableRecordBatchStream {
         let rows = futures::stream::once(Arc::clone(task).rows(wanted)).try_flatten();
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), rows))
+        kept_rows(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), rows)))
     };
     match gather {
         Gather::One => vec![stream(None)],
@@ -246,15 +295,24 @@ impl Remote {
     /// A plan goes on after a loss by repeating stages, and the answer of one that did so can be wrong: rows of a
     /// repeated stage were read more than once (seen in a query of five joins, Ballista 55.0). So it is not believed.
     async fn execute(&self) -> QueryResult<Ended> {
-        let mut tries = 0;
+        let (mut tries, mut losses) = (0, 0);
         loop {
             tries += 1;
             let lost = match self.attempt().await.map_err(outward)? {
+                // A plan may be what ends them: others are not given to it.
+                Err(LOST) if losses + 1 == LOSSES => {
+                    let message =
+                        format!("executors were lost during {LOSSES} attempts: no more are given to the plan");
+                    return Err(outward(Error::Cluster(message)));
+                }
                 Err(_) if tries == TRIES => {
                     let message = format!("executors were lost during each of {TRIES} attempts");
                     return Err(outward(Error::Cluster(message)));
                 }
-                Err(why) => why.to_string(),
+                Err(why) => {
+                    losses += usize::from(why == LOST);
+                    why.to_string()
+                }
                 Ok(ended) => match self.check(&ended).await {
                     Err(error) if tries < TRIES => error.to_string(),
                     checked => return checked.map(|()| ended),
@@ -292,7 +350,7 @@ impl Remote {
         let now = self.client.disturbance(submission.job()).await?;
         Ok(match now {
             Disturbance { repeated: true, .. } => Some("a stage was begun again"),
-            now if now.departures != before => Some("an executor was lost or left"),
+            now if now.departures != before => Some(LOST),
             _ => None,
         })
     }

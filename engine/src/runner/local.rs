@@ -11,6 +11,7 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream, execute_stream_pa
 
 use super::{Execution, Gather, Gauge, Reading, Runner};
 use crate::error::Result;
+use crate::fault::kept_rows;
 use crate::rules::is_repeated;
 use crate::session::Session;
 use crate::sink::{NODE_NAME, ROWS_WRITTEN};
@@ -38,6 +39,7 @@ pub(super) fn execute(state: &SessionState, physical: Arc<dyn ExecutionPlan>, ga
         Gather::One => vec![execute_stream(Arc::clone(&physical), state.task_ctx())?],
         Gather::Partitions => execute_stream_partitioned(Arc::clone(&physical), state.task_ctx())?,
     };
+    let partitions = partitions.into_iter().map(kept_rows).collect();
     let rows_to_scan = rows_to_scan(&physical);
     Ok(Execution { partitions, gauge: Arc::new(PlanGauge { plan: physical, rows_to_scan }) })
 }

@@ -4,6 +4,7 @@
 mod analyze;
 mod cluster;
 mod local;
+mod place;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use datafusion::prelude::SessionConfig;
 
 pub use cluster::ClusterRunner;
 pub use local::LocalRunner;
+pub(crate) use place::IN_DRIVER;
 
 use crate::error::Result;
 use crate::gang::Gangs;

@@ -18,7 +18,7 @@ use crate::error::{Error, Result, near};
 use crate::extension::Finished;
 use crate::session::Session;
 use crate::sink;
-use crate::sink::encoding::FileOptions;
+use crate::sink::encoding::{Encoding, FileOptions};
 use crate::source::for_stores;
 use crate::source::format::{Compression, Format};
 
@@ -174,7 +174,10 @@ impl Copy {
         let options =
             FileOptions::parse(&state.default_table_options(), &session.options(), self.format()?, &of_files, by_name)
                 .map_err(|error| self.at_options(error))?;
-        options.encoding.accepts(schema).map_err(|error| error.at_offset(0))?;
+        options.encoding.accepts(schema).map_err(|error| match &options.encoding {
+            Encoding::Parquet(_) => self.at_options(error),
+            _ => error.at_offset(0),
+        })?;
         Ok(options)
     }
 

@@ -71,11 +71,11 @@ impl Parameters {
             match &token.token {
                 // `$1` belongs to PREPARE, which the query engine knows.
                 Token::Placeholder(name) if name.starts_with('$') && name[1..].parse::<usize>().is_err() => {
-                    let parameter = self.named(&name[1..], offset_of(text, token.span.start))?;
+                    let parameter = self.named(&name[1..], || offset_of(text, token.span.start))?;
                     bound.extend(literal(parameter)?.into_iter().map(|literal| token_at(&token, literal)));
                 }
                 Token::SingleQuotedString(template) if text_allowed && template.contains("${") => {
-                    let filled = self.fill(template, offset_of(text, token.span.start))?;
+                    let filled = self.fill(template, || offset_of(text, token.span.start))?;
                     bound.push(token_at(&token, Token::SingleQuotedString(filled)));
                 }
                 _ => bound.push(token),
@@ -84,9 +84,10 @@ impl Parameters {
         Ok(bound)
     }
 
-    fn named(&self, name: &str, offset: usize) -> Result<&Parameter> {
+    /// `offset` is asked only for an error: finding it takes a walk through the statement.
+    fn named(&self, name: &str, offset: impl FnOnce() -> usize) -> Result<&Parameter> {
         self.get(name).ok_or_else(|| {
-            let error = Error::invalid(format!("there is no parameter `{name}`")).at_offset(offset);
+            let error = Error::invalid(format!("there is no parameter `{name}`")).at_offset(offset());
             match near(name, self.list.iter().map(|parameter| parameter.name.as_str())) {
                 Some(known) => error.with_hint(format!("did you mean `${known}`?")),
                 None => error.with_hint(format!("declare it first: DECLARE {name} TYPE DEFAULT ...;")),
@@ -94,15 +95,15 @@ impl Parameters {
         })
     }
 
-    fn fill(&self, template: &str, offset: usize) -> Result<String> {
+    fn fill(&self, template: &str, offset: impl Fn() -> usize) -> Result<String> {
         let mut filled = String::with_capacity(template.len());
         let mut rest = template;
         while let Some(open) = rest.find("${") {
             let close = rest[open..]
                 .find('}')
-                .ok_or_else(|| Error::invalid(format!("`${{` in '{template}' is never closed")).at_offset(offset))?;
+                .ok_or_else(|| Error::invalid(format!("`${{` in '{template}' is never closed")).at_offset(offset()))?;
             filled.push_str(&rest[..open]);
-            filled.push_str(&self.named(rest[open + 2..open + close].trim(), offset)?.text());
+            filled.push_str(&self.named(rest[open + 2..open + close].trim(), &offset)?.text());
             rest = &rest[open + close + 1..];
         }
         filled.push_str(rest);

@@ -20,10 +20,11 @@ use super::{Kind, Script, parse, sql};
 use crate::error::{Error, Result, near};
 use crate::events::{Event, EventSink, Outcome, Progress, StatementReport};
 use crate::extension::{Finished, JobContext};
+use crate::fault;
 use crate::metrics::Usage;
 use crate::report::JobReport;
 use crate::result::{Collected, ResultSink};
-use crate::runner::{Gather, Gauge, Reading};
+use crate::runner::{Gather, Gauge, IN_DRIVER, Reading};
 use crate::script::tokens::{significant, tokenize};
 use crate::session::Session;
 
@@ -99,7 +100,8 @@ impl Session {
             if job.is_done(text) {
                 continue;
             }
-            let statement = job.statement(text).await.map_err(|error| script.locate(error, range.start))?;
+            let statement =
+                fault::kept(job.statement(text)).await.map_err(|error| script.locate(error, range.start))?;
             report.statements.push(statement);
         }
         let now = self.stores().counters();
@@ -212,13 +214,17 @@ impl<'a> Job<'a> {
             Err(_) => super::title::title(&significant(&tokenize(text)?)),
         };
         self.emit(Event::StatementStarted { number, count: self.script.len(), title: title.clone() });
-        let Finished { rows, outcomes, .. } = match self.settled(kind, text).await {
+        self.session.take_places();
+        let Finished { rows, mut outcomes, .. } = match self.settled(kind, text).await {
             Ok(finished) => finished,
             Err(error) => {
                 self.emit(Event::StatementFailed { number, title });
                 return Err(error);
             }
         };
+        outcomes.extend(
+            (self.session.take_places().into_iter()).map(|value| Outcome::Fact { name: IN_DRIVER.into(), value }),
+        );
         let after = self.session.stores().counters();
         let report = StatementReport {
             title,

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::tokenizer::{Location, Token};
 
 use super::tokens::{is_space, offset_of, tokenize};
 use crate::error::{Error, Place, Result};
@@ -27,7 +27,7 @@ impl Script {
         let tokens = tokenize(&script.text).map_err(|error| script.locate(error, 0))?;
         let mut open: Option<Range<usize>> = None;
         // Tokens come in order, so offsets are found by walking on from the last one instead of from the start.
-        let mut walk = Walk { text: &script.text, line: 1, line_start: 0 };
+        let mut walk = Walk { text: &script.text, line: 1, column: 1, at: 0 };
         for token in &tokens {
             if token.token == Token::SemiColon {
                 script.statements.extend(open.take());
@@ -106,22 +106,29 @@ pub fn is_complete(text: &str) -> bool {
     })
 }
 
+/// Goes through a text once, from place to place: a script may be one long line.
 struct Walk<'a> {
     text: &'a str,
     line: u64,
-    line_start: usize,
+    column: u64,
+    at: usize,
 }
 
 impl Walk<'_> {
-    fn offset(&mut self, location: datafusion::sql::sqlparser::tokenizer::Location) -> usize {
+    fn offset(&mut self, location: Location) -> usize {
         while self.line < location.line {
-            let Some(end) = self.text[self.line_start..].find('\n') else { return self.text.len() };
-            self.line_start += end + 1;
-            self.line += 1;
+            let Some(end) = self.text[self.at..].find('\n') else { return self.text.len() };
+            (self.line, self.column) = (self.line + 1, 1);
+            self.at += end + 1;
         }
-        let mut rest = location;
-        rest.line = 1;
-        self.line_start + offset_of(&self.text[self.line_start..], rest)
+        if location.line < self.line || location.column < self.column {
+            return offset_of(self.text, location);
+        }
+        let letters = usize::try_from(location.column - self.column).unwrap_or(usize::MAX);
+        let rest = &self.text[self.at..];
+        self.at += rest.char_indices().nth(letters).map_or(rest.len(), |(at, _)| at);
+        self.column = location.column;
+        self.at
     }
 }
 

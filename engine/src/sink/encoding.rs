@@ -219,6 +219,9 @@ impl Encoding {
     /// # Errors
     /// The column that cannot, and what could be done.
     pub(crate) fn accepts(&self, schema: &Schema) -> Result<()> {
+        if let Encoding::Parquet(options) = self {
+            return super::parquet::accepts(options, schema);
+        }
         let Encoding::Csv { .. } = self else { return Ok(()) };
         match schema.fields().iter().find(|field| is_nested(field.data_type())) {
             None => Ok(()),

@@ -10,6 +10,7 @@
 pub(crate) mod encoding;
 mod exec;
 mod node;
+mod parquet;
 pub(crate) mod partition;
 mod room;
 mod spec;

@@ -17,7 +17,9 @@ use storage::Hashing;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::encoding::Encoding;
+use crate::dictionaries::{unpacked, unpacked_schema};
 use crate::error::Error;
+use crate::fault;
 use crate::map_keys;
 use crate::mistake::sentence;
 use crate::source::format::Compression;
@@ -30,7 +32,7 @@ pub(super) enum FileWriter {
     Parquet { writer: Box<AsyncArrowWriter<BufWriter>>, part: usize },
     Csv { encoder: WriterBuilder, header: bool, out: Out },
     Json { out: Out },
-    Arrow { encoder: Box<IpcWriter<Vec<u8>>>, out: Out },
+    Arrow { encoder: Box<IpcWriter<Vec<u8>>>, plain: SchemaRef, out: Out },
 }
 
 impl FileWriter {
@@ -62,10 +64,11 @@ impl FileWriter {
             }
             Encoding::Arrow { compression } => {
                 let options = IpcWriteOptions::default().try_with_compression(*compression)?;
-                let encoder = IpcWriter::try_new_with_options(Vec::new(), schema, options)?;
+                let plain = unpacked_schema(schema);
+                let encoder = IpcWriter::try_new_with_options(Vec::new(), &plain, options)?;
                 let mut out = Out::new(store, None, None, part)?;
                 out.hashing = sealed.then(Hashing::default);
-                FileWriter::Arrow { encoder: Box::new(encoder), out }
+                FileWriter::Arrow { encoder: Box::new(encoder), plain, out }
             }
         })
     }
@@ -85,8 +88,8 @@ impl FileWriter {
                 encoder.finish()?;
                 out.send_chunk().await?;
             }
-            FileWriter::Arrow { encoder, out } => {
-                encoder.write(batch)?;
+            FileWriter::Arrow { encoder, plain, out } => {
+                encoder.write(&unpacked(batch, plain)?)?;
                 out.buffer.append(encoder.get_mut());
                 out.send_chunk().await?;
             }
@@ -147,7 +150,7 @@ impl FileWriter {
                 out.finish().await
             }
             FileWriter::Json { out } => out.finish().await,
-            FileWriter::Arrow { mut encoder, mut out } => {
+            FileWriter::Arrow { mut encoder, mut out, .. } => {
                 encoder.finish()?;
                 out.buffer.append(encoder.get_mut());
                 out.finish().await
@@ -166,9 +169,16 @@ fn parquet_properties(options: &TableParquetOptions) -> Result<WriterPropertiesB
 /// Finds values that no Parquet writer takes.
 pub(super) fn check(encoding: &Encoding) -> crate::Result<()> {
     let Encoding::Parquet(options) = encoding else { return Ok(()) };
-    parquet_properties(options)
-        .map(|_| ())
-        .map_err(|error| Error::invalid(format!("OPTIONS of PARQUET: {}", sentence(&error.strip_backtrace()))))
+    super::parquet::check(options)?;
+    // The builder panics at values that it does not take.
+    fault::caught(|| Ok(parquet_properties(options)?.build())).map(drop).map_err(|error| {
+        let reason = match error {
+            Error::Fault(text) => text,
+            Error::Query(error) => sentence(&error.strip_backtrace()),
+            other => other.to_string(),
+        };
+        Error::invalid(format!("OPTIONS of PARQUET: {reason}"))
+    })
 }
 
 /// Bytes on their way to the store.

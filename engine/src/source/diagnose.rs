@@ -11,6 +11,7 @@ use datafusion::catalog::{Session as CatalogSession, TableProvider};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::config::CsvOptions;
 use datafusion::datasource::file_format::FileFormat;
+use datafusion::datasource::file_format::arrow::ArrowFormat;
 use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::datasource::file_format::json::JsonFormat;
@@ -26,7 +27,46 @@ use parquet::file::reader::ChunkReader;
 use storage::Location;
 
 use crate::error::Error;
+use crate::fault;
 use crate::mistake::sentence;
+
+/// How an Arrow file begins and ends; one of streams does neither.
+const ARROW_FILE: &[u8] = b"ARROW1";
+
+/// The columns of files. Of a damaged file some readers make a panic, which is an error like any other here; and an Arrow
+/// file without its end would be taken for a stream, whose first letters for a length.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(super) async fn columns(
+    state: &SessionState,
+    format: &Arc<dyn FileFormat>,
+    store: &Arc<dyn ObjectStore>,
+    objects: &[ObjectMeta],
+) -> Result<SchemaRef, DataFusionError> {
+    if format.is::<ArrowFormat>() {
+        for object in objects {
+            is_whole(store, object).await?;
+        }
+    }
+    let look = async { Ok(format.infer_schema(state as &dyn CatalogSession, store, objects).await?) };
+    fault::kept(look).await.map_err(|error| match error {
+        Error::Query(error) => error,
+        Error::Fault(text) => DataFusionError::Execution(format!("the file is damaged: {text}")),
+        other => DataFusionError::External(Box::new(other)),
+    })
+}
+
+async fn is_whole(store: &Arc<dyn ObjectStore>, object: &ObjectMeta) -> Result<(), DataFusionError> {
+    let mark = ARROW_FILE.len() as u64;
+    if object.size < mark || store.get_range(&object.location, 0..mark).await? != ARROW_FILE {
+        return Ok(());
+    }
+    match store.get_range(&object.location, object.size - mark..object.size).await? == ARROW_FILE {
+        true => Ok(()),
+        false => Err(DataFusionError::Execution("the end of the file is missing".to_string())),
+    }
+}
 
 /// The error of the first file whose columns cannot be found, with its name; the given error when each file alone can
 /// be read (then they do not fit together).
@@ -43,7 +83,7 @@ pub(crate) async fn which_file(
     }
     for object in objects {
         let alone = std::slice::from_ref(object);
-        if let Err(error) = format.infer_schema(state as &dyn CatalogSession, store, alone).await {
+        if let Err(error) = columns(state, format, store, alone).await {
             if let Some(said) = Error::of_storage(&error) {
                 return said;
             }
@@ -105,7 +145,11 @@ fn may_come_from_files(root: &DataFusionError) -> bool {
             **error,
             ArrowError::DivideByZero | ArrowError::ArithmeticOverflow(_) | ArrowError::MemoryError(_)
         ),
-        DataFusionError::External(source) => source.is::<parquet::errors::ParquetError>() || source.is::<ArrowError>(),
+        DataFusionError::External(source) => {
+            let is_fault = matches!(source.downcast_ref::<Error>(), Some(Error::Fault(_)));
+            is_fault || source.is::<parquet::errors::ParquetError>() || source.is::<ArrowError>()
+        }
+        DataFusionError::ExecutionJoin(error) => error.is_panic(),
         _ => false,
     }
 }
@@ -338,11 +382,19 @@ async fn parquet_fault(store: &Arc<dyn ObjectStore>, object: &ObjectMeta) -> Opt
     fault.err().map(|error| format!("not readable as PARQUET: {}", sentence(&error.to_string())))
 }
 
-fn parquet_rows<R: ChunkReader + 'static>(file: R) -> Result<(), ArrowError> {
-    for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
-        batch?;
-    }
-    Ok(())
+fn parquet_rows<R: ChunkReader + 'static>(file: R) -> Result<(), Error> {
+    let told = |error: ArrowError| Error::invalid(error.to_string());
+    fault::caught(|| {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(ParquetRecordBatchReaderBuilder::build);
+        for batch in reader.map_err(|error| told(error.into()))? {
+            batch.map_err(told)?;
+        }
+        Ok(())
+    })
+    .map_err(|error| match error {
+        Error::Fault(text) => Error::invalid(format!("the file is damaged: {text}")),
+        error => error,
+    })
 }
 
 async fn json_fault(

@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::catalog::{Session as CatalogSession, TableProvider};
+use datafusion::catalog::TableProvider;
 use datafusion::common::{Constraints, DFSchema};
 use datafusion::datasource::MemTable;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
@@ -421,7 +421,7 @@ async fn infer_schema(
     if format.describes_itself() && files.len() > 1 {
         let looks = files.iter().map(|file| async move {
             let (store, objects) = (store_of(file)?, std::slice::from_ref(&file.meta));
-            match options.format.infer_schema(state as &dyn CatalogSession, &store, objects).await {
+            match diagnose::columns(state, &options.format, &store, objects).await {
                 Ok(schema) => Ok((file.location.to_string(), marked(format, schema, &store, &file.meta).await?)),
                 Err(error) => {
                     Err(diagnose::which_file(state, &options.format, &store, &file.location, objects, error).await)
@@ -438,7 +438,7 @@ async fn infer_schema(
     let same = first.location.store_url();
     let objects: Vec<ObjectMeta> =
         files.iter().filter(|file| file.location.store_url() == same).map(|file| file.meta.clone()).collect();
-    match options.format.infer_schema(state as &dyn CatalogSession, &store, &objects).await {
+    match diagnose::columns(state, &options.format, &store, &objects).await {
         Ok(schema) => marked(format, schema, &store, &first.meta).await,
         Err(error) => Err(diagnose::which_file(state, &options.format, &store, &first.location, &objects, error).await),
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod clauses;
 pub(crate) mod from_first;
+mod long;
 mod precedence;
 pub(crate) mod row_values;
 pub(crate) mod sample;
@@ -13,3 +14,5 @@ pub(crate) mod units;
 pub(crate) mod using;
 pub(crate) mod versions;
 mod windows;
+
+pub(crate) use long::balance;
