@@ -1,5 +1,5 @@
-//! Plans on the wire: Ballista's codec, and beside it the one node that is ours, the sink. Functions travel by name; every
-//! side has the same ones.
+//! Plans on the wire: Ballista's codec, and beside it the nodes that are ours, the sink and the numbers of rows in files.
+//! Functions travel by name; every side has the same ones.
 
 use std::sync::Arc;
 
@@ -11,10 +11,12 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
 use storage::Stores;
 
+use crate::rules::LineNumbersExec;
 use crate::sink::SinkExec;
 
-/// Begins the bytes of our node; no protobuf message begins so.
+/// Begin the bytes of our nodes; no protobuf message begins so.
 const SINK: &[u8] = b"gristmill sink ";
+const LINE_NUMBERS: &[u8] = b"gristmill line numbers";
 
 /// See the module.
 #[derive(Debug)]
@@ -37,6 +39,9 @@ impl PhysicalExtensionCodec for PlanCodec {
         context: &TaskContext,
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if let ([input], true) = (inputs, buffer == LINE_NUMBERS) {
+            return Ok(Arc::new(LineNumbersExec::new(Arc::clone(input))));
+        }
         let Some(written) = buffer.strip_prefix(SINK) else {
             return self.upstream.try_decode(buffer, inputs, context, converter);
         };
@@ -55,6 +60,10 @@ impl PhysicalExtensionCodec for PlanCodec {
         buffer: &mut Vec<u8>,
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<()> {
+        if node.is::<LineNumbersExec>() {
+            buffer.extend_from_slice(LINE_NUMBERS);
+            return Ok(());
+        }
         let Some(sink) = node.downcast_ref::<SinkExec>() else {
             return self.upstream.try_encode(node, buffer, converter);
         };
