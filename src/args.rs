@@ -54,6 +54,8 @@ pub(crate) enum Verb {
     Sql(SqlArgs),
     /// List, show, remove or reproduce trained models
     Models(ModelsArgs),
+    /// List the versions of a table of files, go back to an earlier one
+    Tables(TablesArgs),
     /// Predict with a trained model for every row of a file
     Predict(PredictArgs),
     /// List what is at a place: a directory, a bucket, a glob
@@ -222,6 +224,33 @@ pub(crate) enum ModelsAction {
         /// NAME, NAME@VERSION or NAME@ALIAS
         #[arg(value_name = "NAME")]
         model: String,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TablesArgs {
+    #[command(subcommand)]
+    pub(crate) action: TablesAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TablesAction {
+    /// List the versions of a table whose manifests are kept
+    Versions {
+        /// The table's directory
+        #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+        table: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Make an earlier version the table's content again, while its files are there
+    Rollback {
+        /// The table's directory
+        #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+        table: String,
+        /// The version to go back to, as `tables versions` lists it
+        #[arg(long, value_name = "VERSION")]
+        to: u64,
     },
 }
 

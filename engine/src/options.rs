@@ -33,6 +33,8 @@ pub struct Options {
     pub cluster: Option<ClusterAddress>,
     /// Bytes after which COPY begins another file.
     pub target_file_size: u64,
+    /// Versions of a table that COPY keeps with their files, the new one included.
+    pub keep_versions: u64,
     /// Compression of written files when the statement names none; the format's own default otherwise.
     pub compression: Option<String>,
     /// What stores are told: addresses, credentials, patience.
@@ -53,6 +55,7 @@ impl Default for Options {
             warehouse: "warehouse".to_string(),
             cluster: None,
             target_file_size: 512 << 20,
+            keep_versions: 1,
             compression: None,
             stores: StoreSettings::default(),
             settings: BTreeMap::new(),
@@ -98,6 +101,11 @@ pub const KEYS: &[OptionKey] = &[
         description: "Size at which COPY begins another file.",
         in_scripts: true,
     },
+    OptionKey {
+        key: "sink.keep_versions",
+        description: "Versions of a table that COPY keeps with their files; 1 keeps the new one only.",
+        in_scripts: true,
+    },
     OptionKey { key: "sink.compression", description: "Compression of files that COPY writes.", in_scripts: true },
 ];
 
@@ -120,6 +128,7 @@ impl Options {
             "engine.warehouse" => self.warehouse = value.to_string(),
             "engine.cluster" => self.cluster = if value == "none" { None } else { Some(value.parse()?) },
             "sink.target_file_size" => self.target_file_size = parse_bytes(value).map_err(|e| wrong(&key, &e))?.max(1),
+            "sink.keep_versions" => self.keep_versions = positive(&key, value)? as u64,
             "sink.compression" => self.compression = Some(value.to_lowercase()),
             _ if key.starts_with("storage.") => self.stores.set(&key, value).map_err(|reason| wrong(&key, &reason))?,
             _ if key.starts_with("datafusion.") => {
@@ -145,6 +154,7 @@ impl Options {
             "engine.batch_size" => self.batch_size = initial.batch_size,
             "engine.memory_limit" => self.memory_limit = initial.memory_limit,
             "sink.target_file_size" => self.target_file_size = initial.target_file_size,
+            "sink.keep_versions" => self.keep_versions = initial.keep_versions,
             "sink.compression" => self.compression.clone_from(&initial.compression),
             _ if key.starts_with("datafusion.") || extension_keys.contains(&key) => {
                 if key.starts_with("datafusion.") {
@@ -174,6 +184,7 @@ impl Options {
             "engine.warehouse" => Some(self.warehouse.clone()),
             "engine.cluster" => Some(self.cluster.as_ref().map_or("none".to_string(), ToString::to_string)),
             "sink.target_file_size" => Some(size_text(self.target_file_size)),
+            "sink.keep_versions" => Some(self.keep_versions.to_string()),
             "sink.compression" => self.compression.clone(),
             _ if key.starts_with("storage.") => self.stores.shown(key),
             _ => self.settings.get(key).cloned(),

@@ -41,6 +41,9 @@ pub mod transform;
 pub mod history;
 /// Where a model comes from.
 pub mod lineage;
+
+/// What leaves a model to chance.
+mod chance;
 /// From a training query to canonical shards.
 pub mod materialize;
 /// A trained model, on disk and in use.

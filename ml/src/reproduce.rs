@@ -1,11 +1,10 @@
 //! Trains a model again from its lineage and compares the bytes of its weights, or says what has changed.
 
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr, LogicalPlan};
 use engine::extension::{JobContext, StatementParser};
 use engine::script::tokens::{significant, tokenize};
 use engine::{Error, Result, RunSettings, Script, Session};
 
+use crate::chance::{Chance, chances};
 use crate::model::files::{self, ModelRecord};
 use crate::name::ModelName;
 use crate::registry;
@@ -72,7 +71,7 @@ pub async fn reproduce(session: &Session, name: &ModelName, settings: &RunSettin
         return Ok(Reproduction::Same { sha256: got });
     }
     let query = session.plan_query(&statement.query).await?;
-    let mut because = undetermined(query.logical_plan())?;
+    let mut because: Vec<String> = chances(query.logical_plan())?.iter().map(Chance::reason).collect();
     if made.kernel.fingerprint != record.kernel_fingerprint {
         because.push(format!(
             "the matrix kernel was {} ({}), it is {} ({}) here",
@@ -122,47 +121,6 @@ async fn prepare(session: &Session, record: &ModelRecord, settings: &RunSettings
     Ok(())
 }
 
-/// What in a query leaves its rows to chance, one sentence each.
-fn undetermined(plan: &LogicalPlan) -> Result<Vec<String>> {
-    let mut sentences = Vec::new();
-    plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::Limit(limit) = node
-            && !is_ordered(&limit.input)
-        {
-            sentences.push(
-                "the training query has LIMIT without ORDER BY: which rows it gives is not determined".to_string(),
-            );
-        }
-        for expression in node.expressions() {
-            expression.apply(|part| {
-                if let Expr::ScalarFunction(call) = part
-                    && part.is_volatile_node()
-                {
-                    sentences.push(format!(
-                        "the training query calls {}(), which gives other values each time",
-                        call.name()
-                    ));
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })?;
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    sentences.sort();
-    sentences.dedup();
-    Ok(sentences)
-}
-
-fn is_ordered(plan: &LogicalPlan) -> bool {
-    match plan {
-        LogicalPlan::Sort(_) => true,
-        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Limit(_) | LogicalPlan::Filter(_) => {
-            plan.inputs().first().is_some_and(|input| is_ordered(input))
-        }
-        _ => false,
-    }
-}
-
 fn create_model(session: &Session, text: &str) -> Result<CreateModel> {
     let tokens = significant(&session.bind(text)?);
     ModelStatements.parse_create(text, &tokens)
@@ -187,37 +145,4 @@ fn changes(record: &ModelRecord, now: &[crate::lineage::InputFile]) -> Vec<Strin
         }
     }
     changes
-}
-
-#[cfg(test)]
-mod tests {
-    use datafusion::prelude::SessionContext;
-
-    use super::undetermined;
-
-    #[tokio::test]
-    async fn limits_without_order_and_volatile_functions_are_found() {
-        let context = SessionContext::new();
-        context.sql("CREATE VIEW some AS SELECT value FROM generate_series(1, 9) LIMIT 3").await.unwrap();
-        context
-            .sql("CREATE VIEW first AS SELECT value FROM generate_series(1, 9) ORDER BY value LIMIT 3")
-            .await
-            .unwrap();
-        for (query, expected) in [
-            ("SELECT value FROM generate_series(1, 9)", &[][..]),
-            ("SELECT * FROM first", &[]),
-            ("SELECT value + 1 FROM (SELECT value FROM first ORDER BY 1) LIMIT 2", &[]),
-            ("SELECT value FROM first LIMIT 2", &[]),
-            ("SELECT value FROM generate_series(1, 9) LIMIT 2", &["LIMIT"]),
-            ("SELECT count(*) FROM some", &["LIMIT"]),
-            ("SELECT value FROM first WHERE value IN (SELECT value FROM some)", &["LIMIT"]),
-            ("SELECT value, random() AS r FROM some", &["LIMIT", "random()"]),
-        ] {
-            let frame = context.sql(query).await.unwrap();
-            let found = undetermined(frame.logical_plan()).unwrap();
-            assert_eq!(found.len(), expected.len(), "{query}: {found:?}");
-            let mut matches = found.iter().rev().zip(expected.iter());
-            assert!(matches.all(|(sentence, part)| sentence.contains(part)), "{query}: {found:?}");
-        }
-    }
 }

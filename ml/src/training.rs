@@ -13,6 +13,7 @@ use engine::extension::{Finished, JobContext};
 use engine::{Error, Result, Session};
 use serde_json::json;
 
+use crate::chance::chances;
 use crate::checkpoint::Checkpoints;
 use crate::distributed::{Cluster, Place};
 use crate::encoder::{LABEL, RowEncoder};
@@ -171,6 +172,11 @@ async fn train_and_publish(
     }
     let next = store.next_version(&name).await?;
     let if_exists = planned.spec.if_exists;
+    for chance in
+        chances(planned.query.logical_plan())?.iter().filter(|chance| chance.is_met(session.runner().is_remote()))
+    {
+        job.emit(Event::Warning(format!("{}; trained again, the model may be another", chance.reason())));
+    }
     let lineage = Lineage::new(session, &planned.query, job);
     let (lineage, kernel) = tokio::try_join!(lineage, choose_kernel(session, &planned.spec))?;
     let run = run_id(&planned, &lineage, &kernel);

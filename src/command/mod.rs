@@ -32,6 +32,7 @@ mod predict;
 mod run;
 mod scheduler;
 mod sql;
+mod tables;
 
 pub(crate) use job::{Job, read_script};
 
@@ -70,6 +71,7 @@ fn verb(args: Args) -> Result<Exit> {
         }
         Some(Verb::Models(action)) => models::models(&common, action.action),
         Some(Verb::Predict(args)) => predict::predict(&Console::new(&common, &args.output, Voice::Outcomes)?, &args),
+        Some(Verb::Tables(action)) => tables::tables(&common, action.action),
         Some(Verb::Ls(args)) => places::ls(&Console::new(&common, &args.output, Voice::Outcomes)?, &args),
         Some(Verb::Du(args)) => places::du(&Console::new(&common, &args.output, Voice::Outcomes)?, &args),
         Some(Verb::Doctor(args)) => places::doctor(&Console::new(&common, &args.output, Voice::Outcomes)?, &args),

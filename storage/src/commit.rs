@@ -23,10 +23,14 @@
 //! Who writes the bytes, in which format, and how many files: the caller.
 
 mod publishing;
+mod rollback;
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::directory::Directory;
@@ -35,10 +39,12 @@ use crate::fault;
 use crate::lease::Lease;
 use crate::leftovers::{self, staging_name};
 use crate::location::Location;
-use crate::manifest::{self, DataFile, META};
+use crate::manifest::{self, Columns, DataFile, META};
 use crate::sealed::sha256_hex;
 use crate::store::Stores;
 use crate::target::{self, Target};
+
+pub use rollback::roll_back;
 
 /// Marks a directory whose writer has finished, as Hadoop's readers expect it.
 const SUCCESS: &str = "_SUCCESS";
@@ -101,6 +107,37 @@ pub enum Begun {
     Done(Committed),
 }
 
+/// What a table is before files are added to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// Its version.
+    pub version: u64,
+    /// Its columns, where its writers said them.
+    pub columns: Option<Columns>,
+}
+
+/// Asked before files become part of a table: the columns that it has then, or in one sentence why they may not. Asked again
+/// when another commit was first. Without it all files may.
+#[derive(Clone)]
+pub struct Admission(Arc<Asked>);
+
+type Asked = dyn Fn(Base) -> BoxFuture<'static, std::result::Result<Columns, String>> + Send + Sync;
+
+impl Admission {
+    /// From what answers.
+    pub fn new(
+        answer: impl Fn(Base) -> BoxFuture<'static, std::result::Result<Columns, String>> + Send + Sync + 'static,
+    ) -> Self {
+        Admission(Arc::new(answer))
+    }
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Admission")
+    }
+}
+
 /// A commit in progress. Dropped or aborted it leaves nothing; killed, the next commit cleans up.
 #[derive(Debug)]
 pub struct Commit {
@@ -122,6 +159,9 @@ pub struct Commit {
     planned: bool,
     /// A plan was written down.
     noted: bool,
+    admission: Option<Admission>,
+    /// So many versions are kept with their files, the new one included.
+    keep: u64,
 }
 
 impl Commit {
@@ -206,6 +246,8 @@ impl Commit {
             made,
             planned: false,
             noted: false,
+            admission: None,
+            keep: 1,
         };
         if commit.is_in_place() {
             commit.baseline().await?;
@@ -216,6 +258,31 @@ impl Commit {
     /// The commit's own name: part of every file it writes.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The same commit, which asks before it publishes.
+    #[must_use]
+    pub fn asking(mut self, admission: Admission) -> Self {
+        self.admission = Some(admission);
+        self
+    }
+
+    /// The same commit, after which so many versions are kept with their files, at least the new one.
+    #[must_use]
+    pub fn keeping(mut self, versions: u64) -> Self {
+        self.keep = versions.max(1);
+        self
+    }
+
+    /// The table as it is now; `None` while it has no manifest, and for a single file.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn base(&self) -> Result<Option<Base>> {
+        if self.target == Target::File {
+            return Ok(None);
+        }
+        Ok(self.newest().await?.map(|manifest| Base { version: manifest.version, columns: manifest.columns }))
     }
 
     /// What is being written to.
@@ -287,8 +354,8 @@ impl Commit {
                 Ok(done)
             }
             Err(e) => {
-                if self.planned && leftovers::finish(&self.table, &self.meta, &self.id).await.is_ok() {
-                    self.planned = false;
+                if self.planned {
+                    self.undo().await;
                 }
                 if !self.planned && self.table.beats {
                     let _ = self.remove_written().await;
@@ -297,6 +364,13 @@ impl Commit {
                 // Dropping removes the rest, or leaves it to the next commit where it could not be removed.
                 Err(e)
             }
+        }
+    }
+
+    /// Undoes what was planned and not published; what cannot be undone now is left to the next commit.
+    async fn undo(&mut self) {
+        if leftovers::finish(&self.table, &self.meta, &self.id).await.is_ok() {
+            self.planned = false;
         }
     }
 

@@ -48,6 +48,7 @@ async fn child() {
         "overwrite" => commit(&stores, &table, CommitMode::Overwrite, &new).await.map(|_| ()),
         "partitions" => commit(&stores, &table, CommitMode::OverwritePartitions, &new).await.map(|_| ()),
         "file" => commit(&stores, &root.join("x.csv"), CommitMode::Overwrite, &[("", "new")]).await.map(|_| ()),
+        "rollback" => crate::roll_back(&stores, &table, 1, 3).await.map(|_| ()),
         "artifact" => ArtifactStore::new(stores, root).publish("m", model("new")).await.map(|_| ()),
         "exclusive" => ArtifactStore::new(stores, root).publish_exclusive("m", 1, model(argument)).await.map(|_| ()),
         "only" => commit(&stores, &table, CommitMode::ErrorIfExists, &[("", argument)]).await.map(|_| ()),
@@ -100,6 +101,22 @@ async fn killed_everywhere(
         }
     }
     reached
+}
+
+/// A name that no directory can have is planned, and the writer dies before it finds out: whoever comes next is not kept
+/// from writing.
+#[tokio::test]
+async fn a_leftover_that_cannot_have_been_made_is_no_obstacle() {
+    let directory = tempfile::tempdir().unwrap();
+    let (stores, table) = (Stores::new(), location(directory.path()).join("t/"));
+    commit(&stores, &table, CommitMode::Append, &[("m=1", "old")]).await.unwrap();
+    let long = format!("m={}", "w".repeat(300));
+    assert!(commit(&stores, &table, CommitMode::Append, &[(&long, "new")]).await.is_err());
+    for mode in [CommitMode::Append, CommitMode::Overwrite] {
+        commit(&stores, &table, mode, &[("m=2", "after")]).await.unwrap();
+    }
+    assert_eq!(contents(&stores, &table).await.unwrap(), ["m=2:after"]);
+    assert_clean(&stores, &table, 1, "after").await;
 }
 
 /// Neither staged nor temporary files, neither locks nor data files that no manifest names.
@@ -156,6 +173,35 @@ async fn killed_while_appending() {
 async fn killed_while_overwriting_partitions() {
     let new = ["m=1:new1", "m=2:new2", "m=3:new3", "m=4:old4"];
     table_is_old_or_new("partitions", &["m=1:old1", "m=4:old4"], &new).await;
+}
+
+/// Wherever going back is interrupted, it can be done again: what is kept stays until it is in its place.
+#[tokio::test]
+async fn killed_while_going_back() {
+    let keeping = async |stores: &Stores, table: &Location, text: &str| {
+        let commit = Commit::begin(stores, table, CommitMode::Overwrite).await.unwrap().keeping(3);
+        let written = vec![write(&commit, stores, "m=1", text).await, write(&commit, stores, "m=2", text).await];
+        commit.publish(written).await.unwrap();
+    };
+    killed_everywhere(
+        "rollback",
+        async |stores, root| {
+            keeping(stores, &root.join("t/"), "old").await;
+            keeping(stores, &root.join("t/"), "new").await;
+        },
+        async |stores, root, at| {
+            let table = root.join("t/");
+            let seen = contents(stores, &table).await.unwrap();
+            let is_back = seen == ["m=1:old", "m=2:old"];
+            assert!(is_back || seen == ["m=1:new", "m=2:new"], "{at}: a mixture: {seen:?}");
+            if !is_back {
+                crate::roll_back(stores, &table, 1, 3).await.unwrap();
+            }
+            assert_eq!(contents(stores, &table).await.unwrap(), ["m=1:old", "m=2:old"], "{at}");
+            assert_eq!(contents(stores, root).await.unwrap().len(), 2, "{at}");
+        },
+    )
+    .await;
 }
 
 /// A directory of foreign files has no manifest before the first commit: neither they nor the new ones are lost or mixed.

@@ -9,6 +9,7 @@
 //! On stores without renames there is no staging directory: files are written under their final names, which hold the id
 //! of their writer, and are found by it.
 
+use object_store::RenameTargetMode;
 use serde::{Deserialize, Serialize};
 
 use crate::directory::Directory;
@@ -17,6 +18,7 @@ use crate::lease::{Lease, StoreClock, lease_id};
 use crate::manifest;
 use crate::sealed;
 use crate::store::Stores;
+use crate::versions::KEPT;
 
 pub(crate) const STAGING_PREFIX: &str = "staging-";
 const PLAN_PREFIX: &str = "plan-";
@@ -97,16 +99,8 @@ async fn fence(table: &Directory, meta: &Directory, id: &str) -> Result<()> {
         }
         let next = newest.fencing(id);
         if meta.create(&manifest::file_name(next.version), next.to_bytes()).await? {
-            return retire(meta, next.version).await;
+            return Ok(());
         }
-    }
-}
-
-/// Empties the manifest that is two versions old.
-pub(crate) async fn retire(meta: &Directory, version: u64) -> Result<()> {
-    match version.checked_sub(2) {
-        Some(old) => meta.put(&manifest::file_name(old), Vec::new()).await,
-        None => Ok(()),
     }
 }
 
@@ -136,6 +130,20 @@ pub(crate) async fn remove_written(table: &Directory, meta: &Directory, id: &str
     let written = table.files_of(id).await?;
     table.delete(written.into_iter().filter(|path| !named(path))).await?;
     meta.child(&staging_name(id)).remove_all().await
+}
+
+/// Moves files of a table to where they are kept for whoever goes back, and removes the partition directories that become
+/// empty.
+pub(crate) async fn keep_files(table: &Directory, meta: &Directory, paths: Vec<String>) -> Result<()> {
+    let kept = meta.child(KEPT);
+    for path in &paths {
+        match kept.adopt(&table.location.join(path), path, RenameTargetMode::Overwrite).await {
+            // An earlier try of the same.
+            Ok(()) | Err(Error::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    remove_files(table, paths).await
 }
 
 /// Removes files of a table and the partition directories that become empty.

@@ -39,6 +39,9 @@ pub mod commit;
 /// Which files a table consists of.
 pub mod manifest;
 
+/// Which versions of a table there are.
+pub mod versions;
+
 /// Immutable, versioned directories: models.
 pub mod artifact;
 
@@ -103,7 +106,7 @@ mod crash_tests;
 mod testing;
 
 pub use artifact::{Artifact, ArtifactStore};
-pub use commit::{Begun, Commit, CommitMode, Committed, WrittenFile};
+pub use commit::{Admission, Base, Begun, Commit, CommitMode, Committed, WrittenFile, roll_back};
 pub use committed::is_hidden;
 pub use error::{Error, Result};
 pub use glob::{FoundFile, expand};

@@ -40,6 +40,15 @@ fn refused(error: object_store::Error, path: &Path) -> object_store::Error {
     }
 }
 
+/// A file whose name no directory can have was never made, and need not be removed.
+fn never_there(error: object_store::Error) -> object_store::Error {
+    let object_store::Error::Generic { store, source } = error else { return error };
+    match io_kind(source.as_ref()) {
+        Some(ErrorKind::InvalidFilename) => object_store::Error::NotFound { path: String::new(), source },
+        _ => object_store::Error::Generic { store, source },
+    }
+}
+
 /// Below a file there is nothing to list, as in a store that has no directories.
 fn listed(
     stream: BoxStream<'static, Result<ObjectMeta>>,
@@ -115,7 +124,8 @@ impl ObjectStore for LocalStore {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.files.delete_stream(locations)
+        let deleted = self.files.delete_stream(locations);
+        deleted.map(|deleted| deleted.map_err(never_there)).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

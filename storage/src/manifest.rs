@@ -2,7 +2,7 @@
 //!
 //! A table directory holds `_gristmill/manifest-<n>.json` for n = 0, 1, 2, ... Each names the table's whole content (not
 //! a difference); the newest one counts. A number is written once, by a conditional put, and never free again: when a
-//! manifest is two versions old it is emptied, not deleted, so that a slow writer that still believes in version n cannot
+//! manifest is two versions old, or older than a writer keeps, it is emptied, not deleted, so that a slow writer that still believes in version n cannot
 //! create n + 1 after everybody else has gone on to n + 2. Version 0 is the baseline: what was visible before the first
 //! commit.
 
@@ -39,6 +39,9 @@ pub struct DataFile {
     pub sha256: Option<String>,
 }
 
+/// Names and types of columns, as whoever reads and writes them spells the types.
+pub type Columns = Vec<(String, String)>;
+
 /// A table's whole content at one version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -49,6 +52,9 @@ pub struct Manifest {
     pub commit: String,
     /// Sorted by path.
     pub files: Vec<DataFile>,
+    /// Of all files together, those of partitions aside; absent when somebody wrote who did not say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub columns: Option<Columns>,
     /// Writers that were taken for dead, on stores without locks: they may not commit any more.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(crate) fenced: Vec<String>,
@@ -57,7 +63,7 @@ pub struct Manifest {
 impl Manifest {
     pub(crate) fn new(version: u64, commit: &str, mut files: Vec<DataFile>) -> Self {
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        Self { format: FORMAT, version, commit: commit.to_string(), files, fenced: Vec::new() }
+        Self { format: FORMAT, version, commit: commit.to_string(), files, columns: None, fenced: Vec::new() }
     }
 
     /// The next version, of other content.
@@ -65,9 +71,15 @@ impl Manifest {
         Self { fenced: self.fenced.clone(), ..Self::new(self.version + 1, commit, files) }
     }
 
+    /// The same version, of a table with these columns.
+    pub(crate) fn with_columns(self, columns: Option<Columns>) -> Self {
+        Self { columns, ..self }
+    }
+
     /// The next version, of the same content, in which a writer may not commit any more.
     pub(crate) fn fencing(&self, writer: &str) -> Self {
         let mut next = self.followed_by(&self.commit, self.files.clone());
+        next.columns = self.columns.clone();
         next.fenced.push(writer.to_string());
         let excess = next.fenced.len().saturating_sub(FENCED_MAX);
         next.fenced.drain(..excess);
@@ -93,7 +105,7 @@ impl Manifest {
         self.files.binary_search_by(|file| file.path.as_str().cmp(path)).is_ok()
     }
 
-    fn parse(bytes: &[u8], path: &Path, version: u64) -> Result<Self, Error> {
+    pub(crate) fn parse(bytes: &[u8], path: &Path, version: u64) -> Result<Self, Error> {
         let name = format!("/{path}");
         let manifest: Self = sealed::unseal(bytes).map_err(|reason| Error::damaged(&name, reason))?;
         if manifest.format > FORMAT {

@@ -1,4 +1,5 @@
-//! Plans on the wire: Ballista's codec, and beside it the nodes that are ours: the sink, and rows that are wanted whole.
+//! Plans on the wire: Ballista's codec, and beside it the nodes that are ours: the sink, rows that are wanted whole, and the
+//! numbers of rows in files.
 //! Functions travel by name; every side has the same ones.
 
 use std::sync::Arc;
@@ -12,11 +13,13 @@ use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConve
 use storage::Stores;
 
 use super::whole::WholeExec;
+use crate::rules::LineNumbersExec;
 use crate::sink::SinkExec;
 
 /// Begin the bytes of our nodes; no protobuf message begins so.
 const SINK: &[u8] = b"gristmill sink ";
 const WHOLE: &[u8] = b"gristmill whole";
+const LINE_NUMBERS: &[u8] = b"gristmill line numbers";
 
 /// See the module.
 #[derive(Debug)]
@@ -42,6 +45,9 @@ impl PhysicalExtensionCodec for PlanCodec {
         if let (WHOLE, [input]) = (buffer, inputs) {
             return Ok(Arc::new(WholeExec::read(Arc::clone(input))));
         }
+        if let ([input], true) = (inputs, buffer == LINE_NUMBERS) {
+            return Ok(Arc::new(LineNumbersExec::new(Arc::clone(input))));
+        }
         let Some(written) = buffer.strip_prefix(SINK) else {
             return self.upstream.try_decode(buffer, inputs, context, converter);
         };
@@ -62,6 +68,10 @@ impl PhysicalExtensionCodec for PlanCodec {
     ) -> Result<()> {
         if node.is::<WholeExec>() {
             buffer.extend_from_slice(WHOLE);
+            return Ok(());
+        }
+        if node.is::<LineNumbersExec>() {
+            buffer.extend_from_slice(LINE_NUMBERS);
             return Ok(());
         }
         let Some(sink) = node.downcast_ref::<SinkExec>() else {

@@ -39,6 +39,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitio
 
 use super::joins::is_driven_by_right;
 use super::whole::WholeExec;
+use crate::rules::LineNumbersExec;
 use crate::sink::SinkExec;
 
 /// Fine, or why not.
@@ -170,6 +171,7 @@ fn is_row_by_row(node: &Arc<dyn ExecutionPlan>) -> bool {
         || node.is::<GlobalLimitExec>()
         || node.is::<UnnestExec>()
         || node.is::<WholeExec>()
+        || node.is::<LineNumbersExec>()
         || is_batches(node)
 }
 

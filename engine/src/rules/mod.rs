@@ -11,11 +11,13 @@ mod join_order;
 mod join_sides;
 mod like_its_input;
 mod limits_stay;
+mod line_numbers;
 mod null_peers;
 mod null_safe_joins;
 mod partition_filters;
 mod pieces;
 mod read_ahead;
+mod row_order;
 mod shared_groups;
 mod spilling_joins;
 mod spilling_tops;
@@ -39,11 +41,15 @@ use filtered_groups::FilteredGroups;
 use join_order::JoinOrder;
 use join_sides::JoinSides;
 use limits_stay::{LimitsStay, PLACES_SORTS};
+use line_numbers::LineNumbers;
+pub(crate) use line_numbers::LineNumbersExec;
 use null_peers::NullPeers;
 use null_safe_joins::PlainKeys;
 use partition_filters::PartitionFilters;
 use pieces::Pieces;
 use read_ahead::ReadAhead;
+use row_order::{InOrder, MemoryInOrder};
+pub(crate) use row_order::{RowOrder, gathered_in_order};
 use shared_groups::SharedGroups;
 pub(crate) use shared_groups::is_repeated;
 use spilling_joins::SpillingJoins;
@@ -102,6 +108,7 @@ pub(crate) fn physical(
     rules.insert(sides + 2, Arc::new(SpillingJoins::new(Arc::clone(memory))));
     rules.insert(sides, Arc::new(JoinOrder));
     rules.insert(sides, Arc::new(TextRows));
+    rules.insert(sides, Arc::new(LineNumbers));
     // Filters that joins make while they run are in their places by now.
     rules.push(Arc::new(FilteredGroups));
     if !in_tasks {
@@ -111,6 +118,8 @@ pub(crate) fn physical(
         let settled = rules.iter().position(|rule| rule.name() == MAKES_COOPERATIVE);
         let settled = settled.expect("the query engine's operators give way to each other");
         rules.insert(settled, Arc::new(SharedGroups::new(Arc::clone(memory))));
+        rules.insert(sides, Arc::new(MemoryInOrder));
+        rules.push(Arc::new(InOrder::new(Arc::clone(memory))));
         rules.push(Arc::new(ReadAhead::new(Arc::clone(memory))));
         rules.push(Arc::new(EvenReaders::new(Arc::clone(footers), Arc::clone(memory))));
         rules.push(Arc::new(Pieces));

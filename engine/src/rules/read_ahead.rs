@@ -42,7 +42,8 @@ impl ReadAhead {
     /// The same scan with more readers; `None` when it has enough, or when its order or its partitions mean something.
     fn widened(&self, scan: &FileScanConfig) -> Result<Option<FileScanConfig>> {
         let is_ordered = scan.eq_properties().output_ordering().is_some();
-        if is_ordered || scan.output_partitioning.is_some() || scan.limit.is_some() || !is_remote(scan) {
+        let means_something = is_ordered || scan.preserve_order || scan.output_partitioning.is_some();
+        if means_something || scan.limit.is_some() || !is_remote(scan) {
             return Ok(None);
         }
         let files: Vec<PartitionedFile> = scan.file_groups.iter().flat_map(FileGroup::iter).cloned().collect();
@@ -54,7 +55,6 @@ impl ReadAhead {
         // An order that the files have each for itself is none of the scan, but binds files to readers.
         let mut wide = scan.clone();
         wide.output_ordering.clear();
-        wide.preserve_order = false;
         if files.len() < readers
             && let Some(cut) = scan.file_source().repartitioned(readers, 0, None, &wide)?
         {
@@ -89,7 +89,7 @@ impl PhysicalOptimizerRule for ReadAhead {
     }
 }
 
-fn is_remote(scan: &FileScanConfig) -> bool {
+pub(super) fn is_remote(scan: &FileScanConfig) -> bool {
     Location::parse(scan.object_store_url.as_str()).is_ok_and(|location| location.scheme().is_remote())
 }
 

@@ -219,7 +219,7 @@ fn partitions(task: &Arc<Remote>, physical: &Arc<dyn ExecutionPlan>, gather: Gat
     };
     match gather {
         Gather::One => vec![stream(None)],
-        Gather::Partitions => (0..count).map(|partition| stream(Some(partition))).collect(),
+        Gather::Partitions | Gather::PartitionsInOrder => (0..count).map(|partition| stream(Some(partition))).collect(),
     }
 }
 

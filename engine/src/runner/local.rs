@@ -12,7 +12,7 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream, execute_stream_pa
 use super::{Execution, Gather, Gauge, Reading, Runner};
 use crate::error::Result;
 use crate::fault::kept_rows;
-use crate::rules::is_repeated;
+use crate::rules::{RowOrder, gathered_in_order, is_repeated};
 use crate::session::Session;
 use crate::sink::{NODE_NAME, ROWS_WRITTEN};
 
@@ -27,9 +27,16 @@ impl Runner for LocalRunner {
     }
 
     async fn run(&self, session: &Session, plan: LogicalPlan, gather: Gather) -> Result<Execution> {
-        let state = session.context().state();
+        let mut state = session.context().state();
+        let kept = gather != Gather::Partitions;
+        state.config_mut().options_mut().extensions.insert(RowOrder { kept });
         let physical = Box::pin(state.create_physical_plan(&plan)).await?;
-        execute(&state, physical, gather)
+        let partitions = state.config().target_partitions();
+        let gathered = match gather {
+            Gather::One => gathered_in_order(&physical, partitions, session.memory_limit().is_some())?,
+            Gather::Partitions | Gather::PartitionsInOrder => None,
+        };
+        execute(&state, gathered.unwrap_or(physical), gather)
     }
 }
 
@@ -37,7 +44,9 @@ impl Runner for LocalRunner {
 pub(super) fn execute(state: &SessionState, physical: Arc<dyn ExecutionPlan>, gather: Gather) -> Result<Execution> {
     let partitions = match gather {
         Gather::One => vec![execute_stream(Arc::clone(&physical), state.task_ctx())?],
-        Gather::Partitions => execute_stream_partitioned(Arc::clone(&physical), state.task_ctx())?,
+        Gather::Partitions | Gather::PartitionsInOrder => {
+            execute_stream_partitioned(Arc::clone(&physical), state.task_ctx())?
+        }
     };
     let partitions = partitions.into_iter().map(kept_rows).collect();
     let rows_to_scan = rows_to_scan(&physical);

@@ -54,10 +54,12 @@ pub trait Runner: Send + Sync {
 /// How the result is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gather {
-    /// As one stream, in the order of an ORDER BY.
+    /// As one stream, in the order of an ORDER BY, or in one process of the files that the rows come from.
     One,
     /// As many streams as the plan has partitions.
     Partitions,
+    /// The same, whose rows one after the other are in the order of an ORDER BY, or of the files that they come from.
+    PartitionsInOrder,
 }
 
 /// A plan that is being executed.

@@ -147,7 +147,7 @@ impl Table {
 
     /// Brings the rows here.
     async fn collect(&self, job: &Job<'_>, input: LogicalPlan) -> Result<(Arc<dyn TableProvider>, u64)> {
-        let execution = job.session.runner().run(job.session, input, Gather::Partitions).await?;
+        let execution = job.session.runner().run(job.session, input, Gather::PartitionsInOrder).await?;
         let gauge = Arc::clone(&execution.gauge);
         let partitions = job.watch(gauge.as_ref(), collected(execution, &self.memory)).await?;
         keys::check(&self.name, &self.schema, &self.keys, &partitions)?;
@@ -185,7 +185,7 @@ impl Table {
         let provider = open(&state, session.stores(), session.planned(), source).await?;
         if bytes <= SMALL_FILE_BYTES {
             let scan = session.context().read_table(Arc::clone(&provider))?.into_parts().1;
-            let execution = LocalRunner.run(session, scan, Gather::Partitions).await?;
+            let execution = LocalRunner.run(session, scan, Gather::PartitionsInOrder).await?;
             let partitions = job.cancellable(collected(execution, &self.memory)).await?;
             if partitions.iter().flatten().map(RecordBatch::get_array_memory_size).sum::<usize>() <= SMALL_BYTES {
                 session.stores().delete_prefix(&location).await?;

@@ -89,6 +89,23 @@ impl FileOptions {
     }
 }
 
+/// Keys of options that say how text is read as well as how it is written.
+const READERS_KEYS: &[&str] =
+    &["has_header", "delimiter", "quote", "escape", "double_quote", "terminator", "newlines_in_values"];
+
+impl FileOptions {
+    /// The format of the files.
+    pub(crate) fn format(&self) -> Result<Format> {
+        Format::parse(&self.written.format)
+    }
+
+    /// The options under which a reader understands the files.
+    pub(crate) fn for_readers(&self) -> HashMap<String, String> {
+        let said = self.written.options.iter().filter(|(key, _)| READERS_KEYS.contains(&key.as_str()));
+        said.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+}
+
 impl WrittenEncoding {
     /// Makes the encoding; `defaults` are those of the session.
     ///
@@ -199,6 +216,14 @@ fn table_options(
 }
 
 impl Encoding {
+    /// How whole files are compressed.
+    pub(crate) fn compression(&self) -> Option<Compression> {
+        match self {
+            Encoding::Csv { compression, .. } | Encoding::Json { compression, .. } => *compression,
+            Encoding::Parquet(_) | Encoding::Arrow { .. } => None,
+        }
+    }
+
     /// The ending of its files, such as `csv.gz`.
     pub(crate) fn ending(&self) -> String {
         let (format, compression) = match self {

@@ -106,6 +106,11 @@ impl SinkExec {
         SinkExec { by_directory, ..self }
     }
 
+    /// Whether all rows go into one file, in no order of their own: then in the order in which they come.
+    pub(crate) fn keeps_order_of_input(&self) -> bool {
+        self.gathered && self.order.is_none()
+    }
+
     /// The columns that name directories.
     fn directory_columns(&self) -> Vec<Arc<dyn PhysicalExpr>> {
         let schema = self.input.schema();

@@ -8,11 +8,18 @@ use arrow::compute::{CastOptions, cast_with_options, take_record_batch};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use arrow::util::display::FormatOptions;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use std::sync::Arc;
+
+use crate::error::Error;
 
 /// The directory of rows whose value is NULL, as Hive and Spark name it.
 pub(crate) const NULL_DIRECTORY: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// Bytes that the name of a directory can have, on every file system and in what copies buckets to one.
+const NAME_BYTES_MAX: usize = 255;
+/// Letters of a value that is too long, in the message about it.
+const SHOWN_LETTERS: usize = 40;
 
 /// Splits batches by the values of some columns.
 pub(super) struct Partitioner {
@@ -76,14 +83,31 @@ fn directory(names: &[String], keys: &[ArrayRef], row: usize) -> Result<String> 
     let mut path = String::new();
     for (name, values) in names.iter().zip(keys) {
         let separator = if path.is_empty() { "" } else { "/" };
-        let value = match text(values, row)? {
-            Some(value) => escaped(&value),
-            None => NULL_DIRECTORY.to_string(),
-        };
+        let text = text(values, row)?;
+        let value = text.as_deref().map_or_else(|| NULL_DIRECTORY.to_string(), escaped);
+        let directory = format!("{}={value}", escaped(name));
+        if directory.len() > NAME_BYTES_MAX {
+            return Err(too_long(name, text.as_deref().unwrap_or_default(), directory.len()));
+        }
         // Writing to a String cannot fail.
-        let _ = write!(path, "{separator}{}={value}", escaped(name));
+        let _ = write!(path, "{separator}{directory}");
     }
     Ok(path)
+}
+
+fn too_long(column: &str, value: &str, bytes: usize) -> DataFusionError {
+    let begin: String = value.chars().take(SHOWN_LETTERS).collect();
+    DataFusionError::External(Box::new(Error::invalid(format!(
+        "PARTITIONED BY: column `{column}` has the value '{begin}...' of {} letters, whose directory would have a name of \
+         {bytes} bytes; {NAME_BYTES_MAX} are possible",
+        value.chars().count()
+    ))))
+}
+
+/// The directory of no rows at all: it makes the partition columns known.
+pub(super) fn null_directory(names: &[String]) -> String {
+    let directories: Vec<String> = names.iter().map(|name| format!("{}={NULL_DIRECTORY}", escaped(name))).collect();
+    directories.join("/")
 }
 
 fn text(values: &ArrayRef, row: usize) -> Result<Option<String>> {
@@ -114,7 +138,7 @@ fn escaped(value: &str) -> String {
 }
 
 /// The schema without the partition columns.
-pub(super) fn written_schema(schema: &SchemaRef, names: &[String]) -> SchemaRef {
+pub(crate) fn written_schema(schema: &SchemaRef, names: &[String]) -> SchemaRef {
     let fields: Vec<_> = schema.fields().iter().filter(|field| !names.contains(field.name())).cloned().collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }

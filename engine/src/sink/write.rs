@@ -17,7 +17,7 @@ use object_store::buffered::BufWriter;
 use storage::{Location, Stores};
 use uuid::Uuid;
 
-use super::partition::{Partitioner, written_schema};
+use super::partition::{Partitioner, null_directory, written_schema};
 use super::room::Room;
 use super::spec::SinkSpec;
 use super::writer::FileWriter;
@@ -90,10 +90,6 @@ pub(super) async fn write(
         clock: 0,
     };
     let all: Arc<str> = Arc::from("");
-    if partitioner.is_none() && number == 0 {
-        // Even a table without rows has columns: the first task always writes a file.
-        task.file(&all)?;
-    }
     while let Some(batch) = input.next().await {
         let batch = batch?;
         if batch.num_rows() == 0 {
@@ -211,6 +207,11 @@ impl Task<'_> {
 
     async fn finish(mut self) -> Result<Vec<FileRow>> {
         self.write_waiting().await?;
+        if self.number == 0 && self.open.is_empty() && self.done.is_empty() {
+            // Even a table without rows has columns, those of partitions included: the first task always writes a file.
+            let directory: Arc<str> = null_directory(&self.spec.partition_by).into();
+            self.file(&directory)?;
+        }
         let mut directories: Vec<Arc<str>> = self.open.keys().cloned().collect();
         directories.sort();
         for directory in &directories {

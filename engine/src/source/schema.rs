@@ -13,6 +13,18 @@ use crate::error::{Error, Result};
 /// # Errors
 /// A column whose types do not fit together, with both files.
 pub(super) fn merged(files: &[(String, SchemaRef)]) -> Result<SchemaRef> {
+    merged_or(files, None)
+}
+
+/// The same for files of texts whose types were told from their rows: what does not fit together is text.
+///
+/// # Errors
+/// None that is expected.
+pub(super) fn merged_as_text(files: &[(String, SchemaRef)]) -> Result<SchemaRef> {
+    merged_or(files, Some(&DataType::Utf8))
+}
+
+fn merged_or(files: &[(String, SchemaRef)], otherwise: Option<&DataType>) -> Result<SchemaRef> {
     let mut columns: Vec<(FieldRef, &str, usize)> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
     let mut metadata = HashMap::new();
@@ -29,7 +41,7 @@ pub(super) fn merged(files: &[(String, SchemaRef)]) -> Result<SchemaRef> {
             if before.data_type() == field.data_type() && before.is_nullable() == field.is_nullable() {
                 continue;
             }
-            let Some(wider) = wider(before.data_type(), field.data_type()) else {
+            let Some(wider) = wider(before.data_type(), field.data_type()).or_else(|| otherwise.cloned()) else {
                 return Err(Error::invalid(format!(
                     "column `{}` is {} in {first} and {} in {place}",
                     field.name(),
@@ -57,7 +69,7 @@ pub(super) fn merged(files: &[(String, SchemaRef)]) -> Result<SchemaRef> {
 }
 
 /// The type that holds the values of both without loss; `None` when there is none.
-fn wider(a: &DataType, b: &DataType) -> Option<DataType> {
+pub(super) fn wider(a: &DataType, b: &DataType) -> Option<DataType> {
     use DataType::*;
     if a == b {
         return Some(a.clone());

@@ -6,13 +6,14 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStoreExt, RenameTargetMode};
 
-use super::{ATTEMPTS, Commit, CommitMode, Committed, PARALLEL, SUCCESS, WrittenFile, summary};
+use super::{ATTEMPTS, Admission, Base, Commit, CommitMode, Committed, PARALLEL, SUCCESS, WrittenFile, summary};
 use crate::committed::{is_hidden, relative, visible};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::leftovers::{self, Plan};
-use crate::manifest::{self, DataFile, Manifest};
+use crate::manifest::{self, Columns, DataFile, Manifest};
 use crate::target::is_table_file;
+use crate::versions;
 
 /// How often a manifest that is there is looked for in listings, with growing pauses: ten seconds in all.
 const LOOKS: u32 = 20;
@@ -25,10 +26,12 @@ impl Commit {
         let mut renamed = self.is_in_place();
         for _ in 0..ATTEMPTS {
             self.check_fence(&base)?;
+            let columns = self.admitted(&base).await?;
             let content = self.content(&base, &files)?;
-            let next = base.followed_by(&self.id, content);
+            let next = base.followed_by(&self.id, content).with_columns(columns);
             let replaced = base.files.iter().filter(|file| !next.contains(&file.path) && !is_foreign(file));
-            let removes: Vec<String> = replaced.map(|file| file.path.clone()).collect();
+            let unwanted = files.iter().filter(|file| !next.contains(&file.path));
+            let removes: Vec<String> = replaced.chain(unwanted).map(|file| file.path.clone()).collect();
             let adds: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
             self.planned = true;
             // Files under final names are found without it; those that are replaced are not.
@@ -45,11 +48,19 @@ impl Commit {
                 fault::point("commit.manifest");
                 self.planned = false;
                 self.finish(next.version, removes).await;
-                return Ok(summary(&self.table, next.version, &files));
+                let added: Vec<DataFile> = files.into_iter().filter(|file| next.contains(&file.path)).collect();
+                return Ok(summary(&self.table, next.version, &added));
             }
             base = self.newest().await?.ok_or_else(|| self.vanished())?;
         }
         Err(Error::conflict(&self.location, "other commits were faster each time"))
+    }
+
+    /// The columns of the table after this commit, when `base` is before it and its files may be part of it.
+    async fn admitted(&self, base: &Manifest) -> Result<Option<Columns>> {
+        let Some(Admission(ask)) = &self.admission else { return Ok(None) };
+        let asked = ask(Base { version: base.version, columns: base.columns.clone() }).await;
+        asked.map(Some).map_err(|reason| Error::invalid(&self.location, reason))
     }
 
     /// A writer that was silent for too long, and one whose work somebody else has done, may not commit any more.
@@ -123,11 +134,11 @@ impl Commit {
             .collect())
     }
 
-    async fn newest(&self) -> Result<Option<Manifest>> {
+    pub(super) async fn newest(&self) -> Result<Option<Manifest>> {
         manifest::newest(self.table.store(), self.table.path()).await.map_err(|e| Error::at(&self.location, e))
     }
 
-    fn vanished(&self) -> Error {
+    pub(super) fn vanished(&self) -> Error {
         Error::conflict(&self.location, "its manifests were removed while a commit was running")
     }
 
@@ -137,7 +148,8 @@ impl Commit {
             CommitMode::Append => base.files.clone(),
             CommitMode::Overwrite => vec![],
             CommitMode::OverwritePartitions => {
-                let written: HashSet<&str> = files.iter().map(|file| directory_of(&file.path)).collect();
+                let written = files.iter().filter(|file| !keeps_columns(file));
+                let written: HashSet<&str> = written.map(|file| directory_of(&file.path)).collect();
                 base.files.iter().filter(|file| !written.contains(directory_of(&file.path))).cloned().collect()
             }
             CommitMode::ErrorIfExists if base.files.is_empty() => vec![],
@@ -147,6 +159,9 @@ impl Commit {
             }
         };
         content.extend(files.iter().cloned());
+        if !content.iter().all(keeps_columns) {
+            content.retain(|file| !keeps_columns(file));
+        }
         Ok(content)
     }
 
@@ -159,7 +174,7 @@ impl Commit {
     }
 
     /// False when the number is taken by somebody else.
-    async fn put_manifest(&self, next: &Manifest) -> Result<bool> {
+    pub(super) async fn put_manifest(&self, next: &Manifest) -> Result<bool> {
         let (name, bytes) = (manifest::file_name(next.version), next.to_bytes());
         let put = self.meta.create(&name, bytes.clone()).await;
         if matches!(put, Ok(true)) {
@@ -171,13 +186,17 @@ impl Commit {
     }
 
     /// After the commit point nothing may fail any more: what cannot be removed now is left to the next commit.
-    async fn finish(&mut self, version: u64, removes: Vec<String>) {
+    pub(super) async fn finish(&mut self, version: u64, removes: Vec<String>) {
         let result = async {
-            leftovers::remove_files(&self.table, removes).await?;
+            if self.keep > 1 {
+                leftovers::keep_files(&self.table, &self.meta, removes).await?;
+            } else {
+                leftovers::remove_files(&self.table, removes).await?;
+            }
             fault::point("commit.replaced_deleted");
             self.table.put(SUCCESS, Vec::new()).await?;
             fault::point("commit.success_marked");
-            leftovers::retire(&self.meta, version).await?;
+            versions::retire(&self.table, version, self.keep).await?;
             if !self.is_in_place() {
                 self.staging.remove_all().await?;
             }
@@ -228,9 +247,15 @@ impl Commit {
 }
 
 /// Something that lay in the directory before it became a table and is no part of one: it is left alone.
-fn is_foreign(file: &DataFile) -> bool {
+pub(super) fn is_foreign(file: &DataFile) -> bool {
     let name = file.path.rsplit('/').next().unwrap_or_default();
     file.rows.is_none() && !is_table_file(name)
+}
+
+/// A file without rows in a partition's directory says which columns a table has that has no rows. Beside other files it
+/// says nothing, and it must not make its directory one that was written.
+fn keeps_columns(file: &DataFile) -> bool {
+    file.rows == Some(0) && !directory_of(&file.path).is_empty()
 }
 
 fn directory_of(path: &str) -> &str {
