@@ -7,20 +7,31 @@ use datafusion::logical_expr::{Expr, Join, LogicalPlan, LogicalPlanBuilder};
 use super::Unnester;
 use super::domain::{Domain, Key, column_at, join, named, same};
 use super::embedded::contains_subquery;
-use super::scope::{Scope, refused};
+use super::scope::{Scope, has, outer_columns, refused};
 use super::unnest::{Pushed, push};
 
-/// The right side of a join when it is LATERAL.
-pub(super) fn right_side(join: &Join) -> Option<&LogicalPlan> {
+/// Whether the right side of a join is marked as LATERAL.
+pub(super) fn is_marked(join: &Join) -> bool {
     let inner = match join.right.as_ref() {
         LogicalPlan::SubqueryAlias(alias) => alias.input.as_ref(),
         right => right,
     };
-    matches!(inner, LogicalPlan::Subquery(_)).then_some(join.right.as_ref())
+    matches!(inner, LogicalPlan::Subquery(_))
 }
 
 impl Unnester {
-    pub(super) fn lateral(&self, lateral: &Join, right: &LogicalPlan) -> Result<LogicalPlan> {
+    /// Whether something on the right of a join is LATERAL and takes columns from the left: `a, b JOIN LATERAL (... a.x ...)`.
+    pub(super) fn takes_from_left(&self, join: &Join) -> Result<bool> {
+        let further = self.further.borrow();
+        if further.is_empty() {
+            return Ok(false);
+        }
+        let used = outer_columns(&join.right)?;
+        Ok(used.iter().any(|(_, column)| further.contains(column) && has(join.left.schema(), column)))
+    }
+
+    pub(super) fn lateral(&self, lateral: &Join) -> Result<LogicalPlan> {
+        let right = lateral.right.as_ref();
         if !matches!(lateral.join_type, JoinType::Inner | JoinType::Left) {
             let message = format!("LATERAL is not supported on the right of {} JOIN", lateral.join_type);
             return Err(refused(message, None, right));
@@ -29,6 +40,7 @@ impl Unnester {
             return Err(refused("a subquery is not supported in the ON of a LATERAL join", None, right));
         }
         let scope = Scope::of(right, &lateral.left)?;
+        self.further.borrow_mut().extend(scope.beyond.iter().cloned());
         let Pushed { plan, keys } = if scope.here.is_empty() {
             Pushed { plan: opened(right)?, keys: Vec::new() }
         } else {

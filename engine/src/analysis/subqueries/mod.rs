@@ -21,8 +21,9 @@ mod single;
 mod told;
 mod unnest;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
+use datafusion::common::Column;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
@@ -49,8 +50,12 @@ impl AnalyzerRule for Subqueries {
         if !has_any(&plan)? {
             return Ok(plan);
         }
-        let unnester =
-            Unnester { in_tasks: self.in_tasks, number: Cell::new(last_number(&plan)?), chance: Cell::new(false) };
+        let unnester = Unnester {
+            in_tasks: self.in_tasks,
+            number: Cell::new(last_number(&plan)?),
+            chance: Cell::new(false),
+            further: RefCell::default(),
+        };
         let plan = unnester.plan(plan)?;
         scope::nothing_left(&plan)?;
         Ok(plan)
@@ -68,6 +73,8 @@ pub(super) struct Unnester {
     number: Cell<usize>,
     /// Whether the last refusal was for outer rows that chance decides.
     chance: Cell<bool>,
+    /// Columns that LATERAL relations take from further to the left than their own join.
+    further: RefCell<Vec<Column>>,
 }
 
 /// What the relations are called that are made here, before their number.
@@ -95,9 +102,9 @@ impl Unnester {
 
     fn node(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         if let LogicalPlan::Join(join) = &node
-            && let Some(lateral) = lateral::right_side(join)
+            && (lateral::is_marked(join) || self.takes_from_left(join)?)
         {
-            return Ok(Transformed::yes(self.lateral(join, lateral)?));
+            return Ok(Transformed::yes(self.lateral(join)?));
         }
         if embedded::holds_subquery(&node)? { self.with_subqueries(node) } else { Ok(Transformed::no(node)) }
     }

@@ -1,6 +1,7 @@
 //! Whether a plan gives the same rows when it is computed twice in one statement.
 
 use arrow::datatypes::DataType;
+use datafusion::common::Column;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::logical_expr::WindowFunctionDefinition;
@@ -29,7 +30,9 @@ fn is_fixed(node: &LogicalPlan) -> Result<bool> {
     Ok(!volatile
         && match node {
             LogicalPlan::Limit(limit) => {
-                matches!(limit.get_fetch_type(), Ok(FetchType::Literal(Some(0)))) || gives_one_row_at_most(&limit.input)
+                matches!(limit.get_fetch_type(), Ok(FetchType::Literal(Some(0))))
+                    || gives_one_row_at_most(&limit.input)
+                    || is_ordered_whole(&limit.input)
             }
             LogicalPlan::Distinct(Distinct::On(_)) | LogicalPlan::Extension(_) => false,
             LogicalPlan::Sort(sort) => sort.fetch.is_none(),
@@ -39,6 +42,13 @@ fn is_fixed(node: &LogicalPlan) -> Result<bool> {
             }
             _ => true,
         })
+}
+
+/// Whether rows that come in any order are equal in all of their columns.
+fn is_ordered_whole(plan: &LogicalPlan) -> bool {
+    let LogicalPlan::Sort(sort) = plan else { return false };
+    let by = |column: &Column| sort.expr.iter().any(|key| matches!(&key.expr, Expr::Column(known) if known == column));
+    sort.fetch.is_none() && sort.input.schema().columns().iter().all(by)
 }
 
 /// Functions that do not see in which order equal rows come.

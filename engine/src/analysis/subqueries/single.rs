@@ -48,8 +48,8 @@ fn gives_one_row(plan: &LogicalPlan) -> bool {
 
 /// A subquery that stands for one value, as an expression that is NULL when it has no row.
 pub(super) fn or_null(expr: Expr, plan: &LogicalPlan) -> Expr {
-    let declared = plan.schema().fields().iter().all(|field| field.is_nullable());
-    if declared || gives_one_row(plan) { expr } else { ScalarUDF::from(Value::or_null()).call(vec![expr]) }
+    // Whether the plan's column is nullable is not asked: the optimizer may find out that it is not.
+    if gives_one_row(plan) { expr } else { ScalarUDF::from(Value::or_null()).call(vec![expr]) }
 }
 
 /// The value, unless the number of rows that it was taken from is greater than one.
