@@ -107,9 +107,8 @@ fn at_zone(local: &Expr, target: &DataType, schema: &DFSchema) -> Option<ScalarV
         return None;
     }
     let is_local = match local.get_type(schema).ok()? {
-        DataType::Timestamp(_, None) | DataType::Date32 | DataType::Date64 => true,
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
-        _ => false,
+        DataType::Timestamp(_, zone) => zone.is_none(),
+        data_type => data_type.is_string() || matches!(data_type, DataType::Date32 | DataType::Date64),
     };
     is_local.then(|| ScalarValue::try_from(target).ok()).flatten()
 }

@@ -72,7 +72,7 @@ impl Checked {
             _ => numeric::mul(left, right),
         };
         match result {
-            Ok(result) => Ok(Some(result).filter(|result| fits(result))),
+            Ok(result) => Ok(Some(result).filter(fits)),
             Err(datafusion::arrow::error::ArrowError::ArithmeticOverflow(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
