@@ -1,5 +1,5 @@
 //! What the query engine's own optimizer does not do, or not rightly, as rules among its rules or in their places. Each
-//! decides by the shape of a plan or by estimates; none changes an answer.
+//! decides by the shape of a plan or by estimates; none changes an answer that was right.
 
 mod conditions_stay;
 mod early_semi_joins;
