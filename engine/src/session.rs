@@ -34,7 +34,6 @@ use crate::configuration::{RUNTIME, carry_over, configuration, set_runtime, upda
 use crate::delta::DeltaTable;
 use crate::error::{Error, Result};
 use crate::extension::Extension;
-use crate::fault;
 use crate::functions;
 use crate::gang::{Gangs, ThreadGangs};
 use crate::memory::FairPool;
@@ -50,8 +49,9 @@ use crate::script::tokens::{self, offset_of};
 use crate::sink::SinkPlanner;
 use crate::source::{FileCatalogs, FileTables, Planned, StoreRegistry, Unreadable, diagnose};
 use crate::syntax::versions::{self, Versions, Wanted};
-use crate::syntax::{balance, clauses, from_first, row_values, spelling, units, using};
+use crate::syntax::{clauses, from_first, row_values, spelling, units, using};
 use crate::temporary::TemporaryDirectory;
+use crate::{fault, syntax};
 
 /// See the module.
 #[derive(Clone)]
@@ -473,7 +473,7 @@ impl Session {
         let mut statements = parse().map_err(|error| self.explain(error, text))?;
         match (statements.pop_front(), statements.is_empty()) {
             (Some(mut statement), true) => {
-                balance(&mut statement, text)?;
+                syntax::measure(&mut statement, text)?;
                 name_columns(&mut statement).map_err(|SameName { name, place }| {
                     let error = Error::invalid(format!("two columns are named `{name}`"));
                     error.at_offset(offset_of(text, place)).with_hint("give one of them another name with AS")
@@ -483,6 +483,7 @@ impl Session {
                 row_values::resolve_in(&mut statement);
                 self.settle(&mut statement, text)?;
                 using::prepare(&mut statement);
+                syntax::balance(&mut statement, text)?;
                 Ok(statement)
             }
             (None, _) => Err(Error::invalid("expected a statement").at_offset(0)),

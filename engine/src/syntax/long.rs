@@ -18,16 +18,28 @@ const SHORT: usize = 32;
 const LEVELS_MAX: usize = 4_000;
 const LEVELS_MAX_ELSEWHERE: usize = 500;
 
-/// Rewrites every long condition of the statement `text`.
+/// Looks how deep the expressions of the statement `text` are, long conditions aside, before anything else goes down them.
 ///
 /// # Errors
 /// An expression of too many levels; its place.
+pub(crate) fn measure(statement: &mut SqlStatement, text: &str) -> Result<()> {
+    walk(statement, text, false)
+}
+
+/// Rewrites every long condition of the statement `text`. Whoever looks how its terms are grouped has done so before.
+///
+/// # Errors
+/// As [`measure`].
 pub(crate) fn balance(statement: &mut SqlStatement, text: &str) -> Result<()> {
+    walk(statement, text, true)
+}
+
+fn walk(statement: &mut SqlStatement, text: &str, rewrites: bool) -> Result<()> {
     let most = if is_roomy() { LEVELS_MAX } else { LEVELS_MAX_ELSEWHERE };
-    let mut ladders = Ladders { text, levels: 0, most };
+    let mut ladders = Ladders { text, levels: 0, most, rewrites };
     let walked = match statement {
         SqlStatement::Statement(statement) => statement.visit(&mut ladders),
-        SqlStatement::Explain(explain) => return balance(&mut explain.statement, text),
+        SqlStatement::Explain(explain) => return walk(&mut explain.statement, text, rewrites),
         _ => return Ok(()),
     };
     match walked {
@@ -40,17 +52,19 @@ struct Ladders<'a> {
     text: &'a str,
     levels: usize,
     most: usize,
+    rewrites: bool,
 }
 
 impl VisitorMut for Ladders<'_> {
     type Break = Error;
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        self.levels += 1;
+        self.levels += usize::from(self.counts(expr));
         if self.levels > self.most {
             return ControlFlow::Break(self.too_deep(expr));
         }
         if let Expr::BinaryOp { op, .. } = &*expr
+            && self.rewrites
             && is_groupable(op)
         {
             let op = op.clone();
@@ -62,13 +76,18 @@ impl VisitorMut for Ladders<'_> {
         ControlFlow::Continue(())
     }
 
-    fn post_visit_expr(&mut self, _expr: &mut Expr) -> ControlFlow<Error> {
-        self.levels -= 1;
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        self.levels -= usize::from(self.counts(expr));
         ControlFlow::Continue(())
     }
 }
 
 impl Ladders<'_> {
+    /// A rung of a ladder that is going to be a bush is no level.
+    fn counts(&self, expr: &Expr) -> bool {
+        self.rewrites || !matches!(expr, Expr::BinaryOp { op, .. } if is_groupable(op))
+    }
+
     fn too_deep(&self, expr: &Expr) -> Error {
         let mut first = expr;
         while let Expr::BinaryOp { left, .. } = first {

@@ -15,4 +15,4 @@ pub(crate) mod using;
 pub(crate) mod versions;
 mod windows;
 
-pub(crate) use long::balance;
+pub(crate) use long::{balance, measure};
