@@ -166,6 +166,7 @@ files! {
     sql_delta: "sql/delta.slt",
     sql_joins_of_equal_names: "sql/joins_of_equal_names.slt",
     sql_null_safe_joins: "sql/null_safe_joins.slt",
+    sql_joins_that_sort: "sql/joins_that_sort.slt",
     sql_using_joins: "sql/using_joins.slt",
     sql_set_operations: "sql/set_operations.slt",
     sql_limits_in_subqueries: "sql/limits_in_subqueries.slt",
