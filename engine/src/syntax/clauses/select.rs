@@ -151,12 +151,16 @@ impl Clauses<'_> {
                     .with_hint("name the columns before WITH ROLLUP, CUBE or TOTALS"));
             }
             GroupByExpr::Expressions(exprs, modifiers) => {
-                self.expressions(exprs)?;
                 for expr in exprs.iter_mut() {
-                    if let Expr::Rollup(sets) | Expr::Cube(sets) | Expr::GroupingSets(sets) = expr {
-                        sets.iter_mut().flatten().for_each(|expr| by_position(expr, list));
+                    match expr {
+                        Expr::Rollup(sets) | Expr::Cube(sets) | Expr::GroupingSets(sets) => {
+                            sets.iter_mut().flatten().for_each(|expr| by_position(expr, list));
+                        }
+                        expr if !modifiers.is_empty() => by_position(expr, list),
+                        _ => {}
                     }
                 }
+                self.expressions(exprs)?;
                 std::mem::take(modifiers)
             }
         };
@@ -169,8 +173,7 @@ impl Clauses<'_> {
         if exprs.iter().any(is_set) {
             return Err(self.wrong("WITH ROLLUP, CUBE or TOTALS cannot follow ROLLUP, CUBE or GROUPING SETS"));
         }
-        let mut columns = std::mem::take(exprs);
-        columns.iter_mut().for_each(|column| by_position(column, list));
+        let columns = std::mem::take(exprs);
         let each = |columns: Vec<Expr>| columns.into_iter().map(|column| vec![column]).collect();
         *exprs = vec![match modifier {
             GroupByWithModifier::Rollup => Expr::Rollup(each(columns)),
