@@ -109,13 +109,14 @@ impl Clauses<'_> {
         let keyed = columns.iter().flat_map(|column| &column.options).find_map(|option| key_of_column(&option.option));
         let keyed = keyed.or_else(|| constraints.iter().find_map(key_of_table));
         if let Some(key) = keyed {
-            return Err(self.after_name(key).with_hint("nothing can see to it that the rows of files are unique"));
+            return Err(self.of_files(key).with_hint("nothing can see to it that the rows of files are unique"));
         }
         self.constraints(constraints)
     }
 
-    fn after_name(&mut self, clause: &str) -> crate::error::Error {
-        self.refuse(&format!("{clause} of an external table")).at_offset(self.place_of(clause))
+    fn of_files(&self, clause: &str) -> crate::error::Error {
+        let error = crate::error::Error::invalid(format!("{clause} of an external table is not supported"));
+        error.at_offset(self.place_of(clause))
     }
 
     pub(super) fn create_view(&mut self, view: &mut CreateView) -> Result<()> {

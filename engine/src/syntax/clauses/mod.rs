@@ -39,8 +39,16 @@ pub(crate) type IsScalar<'a> = &'a dyn Fn(&str) -> bool;
 /// A clause that nothing would read, at its place.
 pub(crate) fn settle(statement: &mut SqlStatement, text: &str, is_scalar: IsScalar<'_>) -> Result<()> {
     let begin = Location { line: 0, column: 0 };
-    let mut walk =
-        Clauses { text, is_scalar, from: begin, at: begin, windows: Vec::new(), in_boolean: false, joined: false };
+    let mut walk = Clauses {
+        text,
+        is_scalar,
+        from: begin,
+        at: begin,
+        windows: Vec::new(),
+        in_boolean: false,
+        joined: false,
+        prepared: false,
+    };
     walk.sql_statement(statement)
 }
 
@@ -58,6 +66,8 @@ struct Clauses<'a> {
     in_boolean: bool,
     /// Whether the innermost SELECT reads several tables.
     joined: bool,
+    /// Whether the statement is being prepared.
+    prepared: bool,
 }
 
 impl Clauses<'_> {

@@ -3,8 +3,8 @@
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, ConnectByKind, Distinct, Expr, GroupByExpr, GroupByWithModifier, ReplaceSelectElement,
-    ReplaceSelectItem, Select, SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SelectModifiers,
-    WildcardAdditionalOptions,
+    ReplaceSelectItem, Select, SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SelectModifiers, Value,
+    ValueWithSpan, WildcardAdditionalOptions,
 };
 
 use super::Clauses;
@@ -76,7 +76,7 @@ impl Clauses<'_> {
             self.expression(condition)?;
         }
         self.expressions(distribute_by)?;
-        self.group_by(group_by)?;
+        self.group_by(group_by, projection)?;
 
         let mut windows = Windows::default();
         for definition in std::mem::take(named_window) {
@@ -104,16 +104,12 @@ impl Clauses<'_> {
         qualify.as_mut().map_or(Ok(()), |qualify| self.expression(qualify))
     }
 
-    /// The planner panics over what is no expression of columns.
+    /// The planner replaces it with an aggregate that it does not find while it prepares a statement (DataFusion 55.2).
     fn distinct_on(&mut self, exprs: &mut [Expr]) -> Result<()> {
-        for expr in exprs {
-            self.expression(expr)?;
-            if let Expr::Value(value) = expr {
-                self.seen(value.span);
-                return Err(self.wrong(format!("DISTINCT ON ({expr}): expected a column, got a constant")));
-            }
+        if self.prepared {
+            return Err(self.refuse("DISTINCT ON").with_hint("PREPARE takes no DISTINCT ON; SELECT does"));
         }
-        Ok(())
+        self.expressions(exprs)
     }
 
     fn modifiers(&self, modifiers: &Option<SelectModifiers>) -> Result<()> {
@@ -146,7 +142,7 @@ impl Clauses<'_> {
     }
 
     /// `GROUP BY a, b WITH ROLLUP` is `GROUP BY ROLLUP (a, b)`.
-    fn group_by(&mut self, group_by: &mut GroupByExpr) -> Result<()> {
+    fn group_by(&mut self, group_by: &mut GroupByExpr, list: &[SelectItem]) -> Result<()> {
         let modifiers = match group_by {
             GroupByExpr::All(modifiers) if modifiers.is_empty() => return Ok(()),
             GroupByExpr::All(_) => {
@@ -155,6 +151,15 @@ impl Clauses<'_> {
                     .with_hint("name the columns before WITH ROLLUP, CUBE or TOTALS"));
             }
             GroupByExpr::Expressions(exprs, modifiers) => {
+                for expr in exprs.iter_mut() {
+                    match expr {
+                        Expr::Rollup(sets) | Expr::Cube(sets) | Expr::GroupingSets(sets) => {
+                            sets.iter_mut().flatten().for_each(|expr| by_position(expr, list));
+                        }
+                        expr if !modifiers.is_empty() => by_position(expr, list),
+                        _ => {}
+                    }
+                }
                 self.expressions(exprs)?;
                 std::mem::take(modifiers)
             }
@@ -230,6 +235,18 @@ impl Clauses<'_> {
             let ReplaceSelectElement { expr, column_name: _, as_keyword: _ } = item.as_mut();
             self.expression(expr)
         })
+    }
+}
+
+/// The planner knows positions in the select list outside of ROLLUP, CUBE and GROUPING SETS alone.
+fn by_position(expr: &mut Expr, list: &[SelectItem]) {
+    let Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) = &*expr else { return };
+    let Some(before) = digits.parse::<usize>().ok().and_then(|position| list.get(..position)) else { return };
+    let is_one = |item: &SelectItem| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. });
+    if let Some(SelectItem::UnnamedExpr(column) | SelectItem::ExprWithAlias { expr: column, .. }) = before.last()
+        && before.iter().all(is_one)
+    {
+        *expr = column.clone();
     }
 }
 

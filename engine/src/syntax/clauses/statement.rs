@@ -42,6 +42,7 @@ impl Clauses<'_> {
             }
             Statement::Prepare { name, data_types: _, statement } => {
                 self.seen_ident(name);
+                self.prepared = true;
                 self.statement(statement)
             }
             Statement::Execute {
