@@ -6,6 +6,7 @@ mod checked_arithmetic;
 mod copies;
 mod merged_keys;
 mod operators;
+mod own_aggregates;
 mod readings;
 mod rounded_text;
 mod sort_keys;
@@ -29,6 +30,7 @@ use checked_arithmetic::CheckedArithmetic;
 use copies::Copies;
 use merged_keys::{MergedKeysResolved, UsingJoins};
 use operators::Operators;
+use own_aggregates::OwnAggregates;
 use readings::Readings;
 use rounded_text::RoundedText;
 use sort_keys::SortKeys;
@@ -49,6 +51,7 @@ pub(crate) fn analyzer_rules(in_tasks: bool) -> Vec<Arc<dyn AnalyzerRule + Send 
     rules.push(Arc::new(Readings));
     rules.push(Arc::new(RoundedText));
     rules.push(Arc::new(Timestamps));
+    rules.push(Arc::new(OwnAggregates));
     rules.push(Arc::new(CheckedArithmetic));
     rules.push(Arc::new(CanonicalKeys));
     rules

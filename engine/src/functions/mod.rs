@@ -17,7 +17,7 @@ mod sum;
 mod totals;
 mod unordered;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::error::Result;
@@ -39,11 +39,23 @@ pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
 }
 
 fn aggregates() -> Vec<Arc<AggregateUDF>> {
+    let mut functions = OWN.to_vec();
+    functions.extend(ordered_values::functions());
+    functions
+}
+
+/// Those of our aggregates whose states travel otherwise than the query engine's.
+static OWN: LazyLock<Vec<Arc<AggregateUDF>>> = LazyLock::new(|| {
     let mut functions =
         vec![Arc::new(AggregateUDF::from(avg::Avg::default())), Arc::new(AggregateUDF::from(sum::Sum::default()))];
     functions.extend(extremes::functions());
-    functions.extend(ordered_values::functions());
     functions
+});
+
+/// Our aggregate of the name of another.
+pub(crate) fn own(function: &Arc<AggregateUDF>) -> Option<Arc<AggregateUDF>> {
+    let own = OWN.iter().find(|own| own.name() == function.name())?;
+    (!Arc::ptr_eq(own, function)).then(|| Arc::clone(own))
 }
 
 fn scalars() -> Vec<Arc<ScalarUDF>> {
