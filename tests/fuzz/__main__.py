@@ -100,10 +100,8 @@ def shrink(trial: Trial, world, case, outcome, seconds: float):
     return Shrinker(fails, seconds).shrink(world, case.statements)
 
 
-def main() -> int:
-    options = arguments()
-    options.binary = str(pathlib.Path(options.binary).resolve())
-    report = Report(options.seed, options.failures, options.each)
+def both(options, report: Report) -> None:
+    """In one process, then on a cluster."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as made:
         directory = pathlib.Path(made)
         if options.n:
@@ -116,6 +114,16 @@ def main() -> int:
             finally:
                 if cluster:
                     cluster.stop()
+
+
+def main() -> int:
+    options = arguments()
+    options.binary = str(pathlib.Path(options.binary).resolve())
+    report = Report(options.seed, options.failures, options.each)
+    try:
+        both(options, report)
+    except KeyboardInterrupt:
+        print("\nasked to end")
     report.summary()
     return 1 if report.failures else 0
 

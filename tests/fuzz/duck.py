@@ -39,7 +39,9 @@ class Duck:
                 return Truth()
             types = [str(column[1]) for column in result.description]
             return Truth(types=types, rows=result.fetchall())
-        except duckdb.Error as error:
+        except (duckdb.Error, RuntimeError) as error:
+            if "interrupted" in str(error):
+                raise KeyboardInterrupt from error
             return Truth(error=str(error))
         except (ValueError, OverflowError) as error:
             # A value that Python has no room for.

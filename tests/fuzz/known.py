@@ -1,7 +1,8 @@
 """What differs from DuckDB and is no fault.
 
-`DEFINED_DIFFERENTLY` is what the generator never writes, or the comparison allows: both engines are right in their own way. `NOT_YET` switches off features whose kinds are still answered wrongly: each has its reason, and the list is to
-become empty."""
+`DEFINED_DIFFERENTLY` is what the generator never writes, or the comparison allows: both engines are right in their own
+way. `NOT_YET` switches off features whose kinds are still answered wrongly: each has its reason, and the list is to become
+empty."""
 
 from __future__ import annotations
 
