@@ -442,13 +442,24 @@ impl Session {
 
     /// Plans bound tokens of the statement `text`, whatever kind of SQL statement it is.
     pub(crate) async fn plan_statement(&self, text: &str, tokens: Vec<TokenWithSpan>) -> Result<LogicalPlan> {
+        Ok(self.plan_adjusted(text, tokens, |_| Ok(())).await?.0)
+    }
+
+    /// As [`Session::plan_statement`], with a last look at the parsed statement, which may change it and give something.
+    pub(crate) async fn plan_adjusted<T>(
+        &self,
+        text: &str,
+        tokens: Vec<TokenWithSpan>,
+        adjust: impl Fn(&mut SqlStatement) -> Result<T>,
+    ) -> Result<(LogicalPlan, T)> {
         let mut tokens = tokens;
         loop {
-            let statement = self.parse_tokens(text, tokens.clone()).await?;
+            let mut statement = self.parse_tokens(text, tokens.clone()).await?;
+            let given = adjust(&mut statement)?;
             let state = self.inner.context.state();
             // Boxed: the future of a deep plan would otherwise sit on the caller's stack.
             match Box::pin(state.statement_to_plan(statement)).await {
-                Ok(plan) => return Ok(plan),
+                Ok(plan) => return Ok((plan, given)),
                 Err(error) => match spelling::corrected(&error, &tokens) {
                     Some(corrected) => tokens = corrected,
                     None => return Err(self.explain(error, text)),
@@ -543,13 +554,6 @@ impl Session {
         let state = state.read();
         let is_scalar = |name: &str| state.scalar_functions().contains_key(name);
         clauses::settle(statement, text, &is_scalar)
-    }
-
-    /// Plans a parsed statement.
-    pub(crate) async fn plan_parsed(&self, text: &str, statement: SqlStatement) -> Result<LogicalPlan> {
-        let state = self.inner.context.state();
-        // Boxed: the future of a deep plan would otherwise sit on the caller's stack.
-        Box::pin(state.statement_to_plan(statement)).await.map_err(|error| self.explain(error, text))
     }
 
     /// A plan with this session around it.

@@ -103,10 +103,12 @@ impl Assert {
         let mut tokens = vec![token_at(&self.condition[0], Token::make_keyword("SELECT"))];
         tokens.extend(self.condition.iter().cloned());
         let offset = range_of(text, &self.condition[0]).start;
-        let mut statement = session.parse_tokens(text, tokens).await?;
-        observe_statement(&mut statement)
-            .ok_or_else(|| Error::invalid("ASSERT takes one condition").at_offset(offset))?;
-        let plan = session.plan_parsed(text, statement).await?;
+        let (plan, ()) = session
+            .plan_adjusted(text, tokens, |statement| {
+                observe_statement(statement)
+                    .ok_or_else(|| Error::invalid("ASSERT takes one condition").at_offset(offset))
+            })
+            .await?;
         let kind = plan.schema().field(0).data_type().clone();
         if !matches!(kind, arrow::datatypes::DataType::Boolean | arrow::datatypes::DataType::Null) {
             return Err(Error::invalid(format!(

@@ -8,6 +8,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::{CreateExternalTable, DdlStatement, LogicalPlan};
+use datafusion::sql::parser::Statement as SqlStatement;
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use storage::Location;
 
@@ -36,9 +37,8 @@ pub(crate) async fn execute(
     tokens: Vec<TokenWithSpan>,
     job: Option<&Job<'_>>,
 ) -> Result<Outcome> {
-    let mut statement = session.parse_tokens(text, tokens).await?;
-    let not_null = create_table::take_not_null(&mut statement);
-    let plan = session.plan_parsed(text, statement).await?;
+    let declared = |statement: &mut SqlStatement| Ok(create_table::take_not_null(statement));
+    let (plan, not_null) = session.plan_adjusted(text, tokens, declared).await?;
     let done = match plan {
         LogicalPlan::Ddl(DdlStatement::CreateExternalTable(statement)) => {
             create_external(session, &statement).await.map_err(|error| at_location(error, &statement, text))?;
