@@ -175,6 +175,7 @@ impl SessionBuilder {
         let catalogs = FileCatalogs::new(Arc::clone(state.catalog_list()), Arc::clone(&tables) as _);
         state.register_catalog_list(Arc::new(catalogs));
         functions::register(&mut state)?;
+        functions::series::register(&mut state);
         update_functions(&mut state)?;
         for function in &extension.aggregate_functions {
             datafusion::logical_expr::registry::FunctionRegistry::register_udaf(&mut state, Arc::clone(function))?;

@@ -5,13 +5,16 @@
 //!   range is pinned to its end.
 //! * A local time that a change of clocks repeats or skips has no instant to the query engine; it is standard time
 //!   (`functions/instants/zones.rs`).
+//!
+//! And one that gives wrong values: a number may count seconds, milliseconds, microseconds or nanoseconds, and no cast says
+//! which. PostgreSQL and DuckDB refuse it, too.
 
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::common::{DFSchema, ScalarValue, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -54,7 +57,7 @@ fn has_casts(plan: &LogicalPlan) -> Result<bool> {
         expr.apply(|expr| {
             found |= match expr {
                 Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => {
-                    matches!(field.data_type(), DataType::Timestamp(..))
+                    matches!(field.data_type(), DataType::Timestamp(..) | DataType::Time64(_))
                 }
                 _ => false,
             };
@@ -66,6 +69,15 @@ fn has_casts(plan: &LogicalPlan) -> Result<bool> {
 
 fn expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(match expr {
+        Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field })
+            if counts_nothing(&expr, field.data_type(), schema) =>
+        {
+            return plan_err!(
+                "a number cannot be cast to {}: to_timestamp_seconds, to_timestamp_millis, to_timestamp_micros and \
+                 to_timestamp_nanos say what it counts",
+                if matches!(field.data_type(), DataType::Time64(_)) { "TIME" } else { "TIMESTAMP" }
+            );
+        }
         Expr::Cast(Cast { expr, field }) => match at_zone(&expr, field.data_type(), schema) {
             Some(target) => Transformed::yes(zoned(*expr, target, false)),
             None => Transformed::no(Expr::Cast(Cast { expr, field })),
@@ -98,6 +110,12 @@ fn expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         expr => Transformed::no(expr),
     })
+}
+
+/// Whether a number becomes a time of which nobody has said the unit.
+fn counts_nothing(operand: &Expr, target: &DataType, schema: &DFSchema) -> bool {
+    matches!(target, DataType::Timestamp(TimeUnit::Microsecond, None) | DataType::Time64(TimeUnit::Microsecond))
+        && operand.get_type(schema).is_ok_and(|kind| kind.is_numeric())
 }
 
 /// The target of a cast from local time to a zone whose clocks change.

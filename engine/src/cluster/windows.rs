@@ -1,5 +1,5 @@
-//! Windows whose PARTITION BY or ORDER BY holds a column that has one value. One process knows that from the filter below
-//! and leaves the column out of its sorting; the stage that computes the window knows nothing of filters of earlier stages
+//! Windows whose PARTITION BY or ORDER BY holds a column that has one value, or an expression of which only an earlier stage
+//! knows that the rows are sorted by it. One process knows both and leaves the column out of its sorting; the stage that computes the window knows nothing of filters of earlier stages
 //! and takes its rows for unsorted. So the rows of such a window are sorted by all of its columns.
 
 use std::sync::Arc;
@@ -46,7 +46,17 @@ fn wanted(node: &Arc<dyn ExecutionPlan>) -> Option<LexOrdering> {
     };
     let known = input.equivalence_properties();
     let mut keys = window.partition_by().iter().chain(window.order_by().iter().map(|key| &key.expr));
-    keys.any(|key| known.is_expr_constant(key).is_some()).then(|| order(window)).flatten()
+    let is_doubtful = keys.any(|key| known.is_expr_constant(key).is_some()) || !is_sorted_by_parts(window, input);
+    is_doubtful.then(|| order(window)).flatten()
+}
+
+/// Whether the rows are sorted by the very keys of PARTITION BY first. That another expression has the same values is known
+/// in the stage alone that made it.
+fn is_sorted_by_parts(window: &Arc<dyn WindowExpr>, input: &Arc<dyn ExecutionPlan>) -> bool {
+    let parts = window.partition_by();
+    let Some(order) = input.output_ordering() else { return parts.is_empty() };
+    let first: Vec<_> = order.iter().take(parts.len()).map(|key| &key.expr).collect();
+    parts.iter().all(|part| first.contains(&part))
 }
 
 fn order(window: &Arc<dyn WindowExpr>) -> Option<LexOrdering> {

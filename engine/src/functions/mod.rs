@@ -12,6 +12,7 @@ mod ordered_values;
 pub(crate) mod quotient;
 mod round;
 pub(crate) mod sample_key;
+pub(crate) mod series;
 pub(crate) mod similar;
 mod sum;
 mod totals;

@@ -20,6 +20,7 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, Partitioning, ReplaceChildrenOptions};
 use parquet::file::metadata::RowGroupMetaData;
 
+use super::row_order::keeps_order;
 use crate::memory::FairPool;
 
 /// So many times the rows of an even share must the largest partition have.
@@ -65,7 +66,7 @@ impl EvenReaders {
     /// Whether one partition has clearly more rows than its share, and the order of rows and partitions means nothing.
     fn is_uneven(&self, scan: &FileScanConfig) -> bool {
         let is_ordered = scan.eq_properties().output_ordering().is_some();
-        if is_ordered || scan.preserve_order || scan.output_partitioning.is_some() || scan.limit.is_some() {
+        if is_ordered || keeps_order(scan) || scan.output_partitioning.is_some() || scan.limit.is_some() {
             return false;
         }
         // Where there are several pieces to a partition, whoever is done takes the next.

@@ -16,6 +16,7 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, Partitioning};
 use storage::Location;
 
+use super::row_order::keeps_order;
 use crate::memory::FairPool;
 use crate::source::FILES_AT_ONCE;
 
@@ -42,7 +43,7 @@ impl ReadAhead {
     /// The same scan with more readers; `None` when it has enough, or when its order or its partitions mean something.
     fn widened(&self, scan: &FileScanConfig) -> Result<Option<FileScanConfig>> {
         let is_ordered = scan.eq_properties().output_ordering().is_some();
-        let means_something = is_ordered || scan.preserve_order || scan.output_partitioning.is_some();
+        let means_something = is_ordered || keeps_order(scan) || scan.output_partitioning.is_some();
         if means_something || scan.limit.is_some() || !is_remote(scan) {
             return Ok(None);
         }
@@ -55,6 +56,7 @@ impl ReadAhead {
         // An order that the files have each for itself is none of the scan, but binds files to readers.
         let mut wide = scan.clone();
         wide.output_ordering.clear();
+        wide.preserve_order = false;
         if files.len() < readers
             && let Some(cut) = scan.file_source().repartitioned(readers, 0, None, &wide)?
         {

@@ -344,15 +344,30 @@ fn in_pieces(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
             .map(|file| FileGroup::new(vec![file.clone()]))
             .collect();
     }
-    cut.preserve_order = true;
+    keep_order(&mut cut);
     Ok(DataSourceExec::from_data_source(cut))
+}
+
+/// Has readers keep to their files. An order that the files have each for itself, and not together, is forgotten: it would
+/// make [`keeps_order`] doubtful.
+fn keep_order(scan: &mut FileScanConfig) {
+    scan.preserve_order = true;
+    if scan.eq_properties().output_ordering().is_none() {
+        scan.output_ordering.clear();
+    }
+}
+
+/// Whether the order of the scan's rows was asked for by these rules. The query engine binds readers to files, too, where
+/// each file has an order for itself.
+pub(super) fn keeps_order(scan: &FileScanConfig) -> bool {
+    scan.preserve_order && scan.output_ordering.is_empty()
 }
 
 /// The scan with its files by their names and the pieces of a file as they lie in it, and with readers that keep to what
 /// they were given.
 fn in_file_order(scan: &FileScanConfig) -> Result<Arc<dyn ExecutionPlan>> {
     let mut ordered = scan.clone();
-    ordered.preserve_order = true;
+    keep_order(&mut ordered);
     let before: Vec<&PartitionedFile> = scan.file_groups.iter().flat_map(FileGroup::iter).collect();
     let is_in_order = before.windows(2).all(|pair| place(pair[0]) <= place(pair[1]));
     // An order that was declared for a single partition is one that somebody relies on.

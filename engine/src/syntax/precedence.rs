@@ -213,6 +213,12 @@ mod tests {
         Parser::new(&GenericDialect {}).try_with_sql(text).unwrap().parse_expr().unwrap()
     }
 
+    /// The expression without its places.
+    fn shape(expr: &Expr) -> String {
+        let place = regex::Regex::new(r"Location\(\d+,\d+\)").unwrap();
+        place.replace_all(&format!("{expr:?}"), "").into_owned()
+    }
+
     #[test]
     fn it_binds_stronger_than_not_and_or() {
         for (text, expected) in [
@@ -233,7 +239,7 @@ mod tests {
             let mut wanted = parse(expected);
             without_parentheses(&mut wanted);
             without_parentheses(&mut given);
-            assert_eq!(format!("{given:?}"), format!("{wanted:?}"), "{text}");
+            assert_eq!(shape(&given), shape(&wanted), "{text}");
         }
     }
 
