@@ -1,6 +1,7 @@
 //! Windows whose PARTITION BY or ORDER BY holds a column that has one value, or an expression of which only an earlier stage
-//! knows that the rows are sorted by it. One process knows both and leaves the column out of its sorting; the stage that computes the window knows nothing of filters of earlier stages
-//! and takes its rows for unsorted. So the rows of such a window are sorted by all of its columns.
+//! knows that the rows are sorted by it. One process knows both and leaves the column out of its sorting; the stage that
+//! computes the window knows nothing of earlier stages and takes its rows for unsorted. So the rows of such a window are
+//! sorted by all of its columns.
 
 use std::sync::Arc;
 
