@@ -255,7 +255,7 @@ class Expressions:
                 lambda: f"({below()}) IS {self.pick(['', 'NOT '])}NULL",
                 lambda: f"{self.value(scope, 'bool', 0)}",
                 lambda: (
-                    f"({self.row(scope, 2)}) {self.pick(['=', '<>', '<', '>='])} ({self.row(scope, 2)})"
+                    f"({self.row(scope, 2)}) {self.pick(['=', '<>'])} ({self.row(scope, 2)})"
                     if self.has("row values")
                     else part()
                 ),
@@ -263,7 +263,7 @@ class Expressions:
         )()
 
     def row(self, scope: Scope, size: int) -> str:
-        return ", ".join(self.value(scope, "int", 1) for _ in range(size))
+        return ", ".join(f"coalesce({self.value(scope, 'int', 1)}, 0)" for _ in range(size))
 
     def family_in(self, scope: Scope) -> str:
         """A family that has a column here, where one has."""

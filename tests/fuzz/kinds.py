@@ -195,7 +195,8 @@ def _(g):
     source, scope = g.from_clause(None, g.pick([0, 0, 1]))
     if not scope.key:
         return g.plain(distinct=1)
-    on = g.pick(scope.refs).qualified
+    others = [ref for ref in scope.refs if ref not in scope.key] or scope.refs
+    on = g.pick(scope.refs if g.has("columns twice below DISTINCT ON") else others).qualified
     items, families = columns_of(g, scope)
     items, columns = g.columns([on, *items], ["int", *families], None)
     keys = ", ".join(f"{ref.qualified}{g.direction()}" for ref in scope.key)

@@ -18,6 +18,8 @@ class Subqueries:
     def correlation(self, inner: Scope) -> str | None:
         """A condition between the subquery and the queries around it."""
         around = [ref for ref in self.around(inner) if inner.of(kin(ref.type))]
+        if not self.has("correlation by equal doubles"):
+            around = [ref for ref in around if ref.type != "double"]
         if not around:
             return None
         conditions = []
