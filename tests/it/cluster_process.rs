@@ -86,7 +86,12 @@ impl ClusterProcess {
     /// The processes of a role, `scheduler` or `executor`, in the order in which they were started.
     pub(crate) fn processes(&self, role: &str) -> Vec<i32> {
         let own = self.child.id();
-        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+        // Processes are the children of the thread that started them.
+        let threads = std::fs::read_dir(format!("/proc/{own}/task")).into_iter().flatten().flatten();
+        let children: String = threads
+            .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
+            .collect::<Vec<_>>()
+            .join(" ");
         let is_role = |process: &i32| {
             let words = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
             words.split(|byte| *byte == 0).nth(1) == Some(role.as_bytes())
