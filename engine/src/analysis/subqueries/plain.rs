@@ -1,6 +1,7 @@
 //! Subqueries for which the query engine's own joins are right, and quick: conditions of WHERE that are one EXISTS or one IN,
 //! and one value that an aggregate finds by equal keys. They keep their plans.
 
+use datafusion::arrow::datatypes::DataType;
 use datafusion::common::Column;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
@@ -94,13 +95,17 @@ fn is_clear(conditions: &[Expr], value: Option<&Column>) -> bool {
     conditions.iter().any(|condition| is_equal_key(condition))
 }
 
-/// `inner = outer`, both plain columns.
+/// `inner = outer`, both plain columns, of a type whose values are equal when their bits are: an equality of others is
+/// wrapped ([`super::super::canonical_keys`]) before the query engine looks for keys.
 fn is_equal_key(condition: &Expr) -> bool {
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = condition else { return false };
-    matches!(
-        (left.as_ref(), right.as_ref()),
-        (Expr::Column(_), Expr::OuterReferenceColumn(..)) | (Expr::OuterReferenceColumn(..), Expr::Column(_))
-    )
+    match (left.as_ref(), right.as_ref()) {
+        (Expr::Column(_), Expr::OuterReferenceColumn(outer, _))
+        | (Expr::OuterReferenceColumn(outer, _), Expr::Column(_)) => {
+            !outer.data_type().is_floating() && !matches!(outer.data_type(), DataType::Interval(_))
+        }
+        _ => false,
+    }
 }
 
 /// Whether all subqueries of the expression stand for one value, and the query engine is right about each.
