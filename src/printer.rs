@@ -163,6 +163,8 @@ impl Printer {
             if let Some(writer) = &mut writer {
                 writer.batch(&batch)?;
             }
+            // Rows that are always there already would leave nobody time to hear that the job is to stop.
+            tokio::task::yield_now().await;
         }
         match (writer, out) {
             (Some(writer), _) => writer.finish()?,
