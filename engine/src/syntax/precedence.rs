@@ -49,6 +49,7 @@ fn takes_too_much(expr: &Expr) -> bool {
 }
 
 /// One word, or an operand, of the expression as it was written.
+#[allow(clippy::large_enum_variant, reason = "most items are operands")]
 enum Item {
     Operand(Expr),
     And,

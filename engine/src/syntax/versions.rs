@@ -27,6 +27,7 @@ impl Versions {
 
 /// Which version a statement asks for.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "a statement has a few of them at most")]
 pub(crate) enum Wanted {
     Version(String),
     /// An expression that gives a time.

@@ -92,7 +92,7 @@ fn is_clear(conditions: &[Expr], value: Option<&Column>) -> bool {
             columns.push(column);
         }
     }
-    conditions.iter().any(|condition| is_equal_key(condition))
+    conditions.iter().any(is_equal_key)
 }
 
 /// `inner = outer`, both plain columns, of a type whose values are equal when their bits are: an equality of others is
