@@ -1,5 +1,5 @@
-//! The answers of `tests/slt/sql` do not depend on how they are computed: each file runs whole under other batch sizes,
-//! partitions and threads, and on the cluster, and every query gives the same rows, in whatever order. What the files
+//! The answers of `tests/slt/sql` do not depend on how they are computed: each file runs whole under other partitions and
+//! threads, and every query gives the same rows, in whatever order. (On the cluster `slt.rs` runs them.) What the files
 //! expect is not looked at here, so this holds for new records without more work. A record whose rows depend on such
 //! settings by its nature says `skipif settings`, with the reason above it.
 
@@ -43,11 +43,6 @@ fn compare(place: Place, change: &dyn Fn(Options) -> Options) {
 }
 
 #[test]
-fn rows_do_not_depend_on_tiny_batches() {
-    compare(Place::Local, &|options| Options { batch_size: 3, ..options });
-}
-
-#[test]
 fn rows_do_not_depend_on_one_partition() {
     compare(Place::Local, &|options| Options { target_partitions: Some(1), batch_size: 8192, ..options });
 }
@@ -55,11 +50,6 @@ fn rows_do_not_depend_on_one_partition() {
 #[test]
 fn rows_do_not_depend_on_many_partitions_and_one_thread() {
     compare(Place::Local, &|options| Options { target_partitions: Some(7), threads: 1, ..options });
-}
-
-#[test]
-fn rows_do_not_depend_on_the_cluster() {
-    compare(Place::Cluster, &|options| Options { target_partitions: Some(3), batch_size: 3, ..options });
 }
 
 /// Runs every file of SQL on a session of its own.
