@@ -31,6 +31,7 @@ pub(crate) fn configuration(options: &Options, runner: &dyn Runner) -> Result<Se
     let mut config = runner.configure(config);
     let inner = config.options_mut();
     inner.sql_parser.collect_spans = true;
+    inner.sql_parser.parse_float_as_decimal = true;
     // The rule that pulls struct fields towards the leaves makes names ambiguous when a struct's fields are taken above a
     // projection that passes its input's columns through, as ML.PREDICT does (DataFusion 55.2).
     inner.optimizer.enable_leaf_expression_pushdown = false;

@@ -106,7 +106,7 @@ fn nobody_starves(jobs: &BTreeMap<String, JobInfo>) {
     }
 }
 
-/// Resident KiB of the scheduler and the executors.
+/// Resident KiB of the scheduler and the executors, without the pages of the program itself.
 fn memory(cluster: &ClusterProcess) -> Vec<(String, u64)> {
     let processes = ["scheduler", "executor"].into_iter().flat_map(|role| {
         cluster
@@ -117,7 +117,7 @@ fn memory(cluster: &ClusterProcess) -> Vec<(String, u64)> {
     });
     let resident = |process: i32| {
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().to_string();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap().to_string();
         line.trim().trim_end_matches("kB").trim().parse().unwrap()
     };
     processes.map(|(name, process)| (name, resident(process))).collect()

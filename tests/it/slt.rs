@@ -169,6 +169,7 @@ files! {
     sql_joins_that_sort: "sql/joins_that_sort.slt",
     sql_using_joins: "sql/using_joins.slt",
     sql_set_operations: "sql/set_operations.slt",
+    sql_mixed_numbers: "sql/mixed_numbers.slt",
     sql_limits_in_subqueries: "sql/limits_in_subqueries.slt",
     sql_nullable_columns: "sql/nullable_columns.slt",
     sql_ordered_aggregates: "sql/ordered_aggregates.slt",

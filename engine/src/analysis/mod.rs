@@ -1,10 +1,11 @@
 //! What the query engine's plans lack to be right, as rules of logical plans that run before its optimizer. Types are
-//! settled by then; a rule keeps the type and the name of every column.
+//! settled by then, by the first rules; one of ours after them keeps the type and the name of every column.
 
 mod canonical_keys;
 mod checked_arithmetic;
 mod copies;
 mod merged_keys;
+mod mixed_numbers;
 mod operators;
 mod order_twice;
 mod own_aggregates;
@@ -30,6 +31,7 @@ use canonical_keys::CanonicalKeys;
 use checked_arithmetic::CheckedArithmetic;
 use copies::Copies;
 use merged_keys::{MergedKeysResolved, UsingJoins};
+use mixed_numbers::MixedNumbers;
 use operators::Operators;
 use order_twice::OrderTwice;
 use own_aggregates::OwnAggregates;
@@ -41,11 +43,12 @@ pub(crate) use subqueries::{SEVERAL_ROWS, gives_one_row_at_most, single_value};
 use timestamps::Timestamps;
 pub(crate) use types::Types;
 
-/// The rules that run before a plan is optimized: the query engine's, which settle the types, then ours.
+/// The rules that run before a plan is optimized: those that settle the types, most of them the query engine's, then ours.
 /// Joins and set operations are settled first, then subqueries: what becomes of them is to be right in every other way, too.
 /// `in_tasks` says that every partition of a plan becomes a task elsewhere.
 pub(crate) fn analyzer_rules(in_tasks: bool) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    let mut rules = Analyzer::new().rules;
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(MixedNumbers)];
+    rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(MergedKeysResolved));
     rules.push(Arc::new(Copies));
     rules.push(Arc::new(OrderTwice));

@@ -37,6 +37,12 @@ impl ExprPlanner for Operators {
 /// A division of decimals.
 fn quotient(raw: RawBinaryExpr, schema: &DFSchema) -> PlannerResult<RawBinaryExpr> {
     let data_type = |expr: &Expr| expr.get_type(schema).ok();
+    if is_written_out(&raw.left) && !is_decimal(&raw.right, schema)
+        || is_written_out(&raw.right) && !is_decimal(&raw.left, schema)
+    {
+        let RawBinaryExpr { op, left, right } = raw;
+        return PlannerResult::Original(RawBinaryExpr { op, left: as_double(left), right: as_double(right) });
+    }
     match (data_type(&raw.right), data_type(&raw.left)) {
         (Some(divisor), Some(dividend)) if quotient::divides(&dividend, &divisor) => {
             let arguments = vec![whole_literal(raw.left), whole_literal(raw.right)];
@@ -44,6 +50,28 @@ fn quotient(raw: RawBinaryExpr, schema: &DFSchema) -> PlannerResult<RawBinaryExp
             PlannerResult::Planned(Expr::ScalarFunction(call))
         }
         _ => PlannerResult::Original(raw),
+    }
+}
+
+/// Whether this is a decimal that is written out: what no column declares as one is divided as DOUBLE.
+fn is_written_out(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(ScalarValue::Decimal128(Some(_), ..), _))
+}
+
+/// Whether this has the type DECIMAL otherwise than by being written out.
+fn is_decimal(expr: &Expr, schema: &DFSchema) -> bool {
+    !is_written_out(expr) && expr.get_type(schema).is_ok_and(|data_type| data_type.is_decimal())
+}
+
+/// The nearest DOUBLE to a decimal that is written out.
+fn as_double(expr: Expr) -> Expr {
+    match &expr {
+        Expr::Literal(value @ ScalarValue::Decimal128(Some(_), ..), metadata) => match value.to_string().parse::<f64>()
+        {
+            Ok(number) => Expr::Literal(ScalarValue::from(number), metadata.clone()),
+            Err(_) => expr,
+        },
+        _ => expr,
     }
 }
 

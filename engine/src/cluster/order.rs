@@ -1,6 +1,7 @@
 //! Orders that an exchange of rows would keep in one process and loses between several. Threads merge what they get from
 //! each other by its order; a task reads what others have written for it one after the other, as it comes (Ballista 55), and
-//! an order that the plan relies on is gone. So the rows are sorted after such an exchange.
+//! an order that the plan relies on is gone. Where one task writes all rows, they do come in their order, and the stage that
+//! reads them does not know it. So the rows are sorted after such an exchange.
 
 use std::sync::Arc;
 
@@ -8,15 +9,17 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning};
 
 /// The same plan without exchanges that keep an order.
 pub(super) fn sorted_after_exchanges(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
-        let Some(exchange) = node.downcast_ref::<RepartitionExec>().filter(|exchange| exchange.preserve_order()) else {
-            return Ok(Transformed::no(node));
-        };
+        let Some(exchange) = node.downcast_ref::<RepartitionExec>() else { return Ok(Transformed::no(node)) };
         let order = node.output_ordering().cloned();
+        let is_between_stages = matches!(exchange.partitioning(), Partitioning::Hash(..)) && order.is_some();
+        if !exchange.preserve_order() && !is_between_stages {
+            return Ok(Transformed::no(node));
+        }
         let plain = RepartitionExec::try_new(Arc::clone(exchange.input()), exchange.partitioning().clone())?;
         let plain: Arc<dyn ExecutionPlan> = Arc::new(plain);
         Ok(Transformed::yes(match order {
@@ -30,14 +33,37 @@ pub(super) fn sorted_after_exchanges(plan: Arc<dyn ExecutionPlan>) -> Result<Arc
 #[cfg(test)]
 mod tests {
     use arrow::util::pretty::pretty_format_batches;
-    use datafusion::physical_plan::collect;
+    use datafusion::physical_plan::{collect, displayable};
     use datafusion::prelude::{SessionConfig, SessionContext};
 
     use super::*;
 
+    fn exchanges(plan: &Arc<dyn ExecutionPlan>, is_in_order: fn(&RepartitionExec) -> bool) -> usize {
+        let own = plan.downcast_ref::<RepartitionExec>().is_some_and(is_in_order);
+        usize::from(own) + plan.children().into_iter().map(|child| exchanges(child, is_in_order)).sum::<usize>()
+    }
+
+    #[tokio::test]
+    async fn rows_of_one_task_are_sorted_again() {
+        let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(3));
+        let query = "SELECT row_number() OVER (ORDER BY value) AS n, count(*) OVER (PARTITION BY value) AS k \
+                     FROM generate_series(1, 50) WHERE value % 2 = 0";
+        let plan = context.sql(query).await.unwrap().create_physical_plan().await.unwrap();
+        let keeps = |exchange: &RepartitionExec| {
+            !exchange.preserve_order()
+                && exchange.input().output_ordering().is_some()
+                && exchange.maintains_input_order()[0]
+        };
+        assert_eq!(exchanges(&plan, keeps), 1, "{}", displayable(plan.as_ref()).indent(false));
+        let sorted = sorted_after_exchanges(plan).unwrap();
+        let text = displayable(sorted.as_ref()).indent(false).to_string();
+        let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+        let exchange = lines.iter().position(|line| line.contains("Hash(")).unwrap();
+        assert!(lines[exchange - 1].starts_with("SortExec"), "{text}");
+    }
+
     fn exchanges_in_order(plan: &Arc<dyn ExecutionPlan>) -> usize {
-        let own = plan.downcast_ref::<RepartitionExec>().is_some_and(RepartitionExec::preserve_order);
-        usize::from(own) + plan.children().into_iter().map(exchanges_in_order).sum::<usize>()
+        exchanges(plan, RepartitionExec::preserve_order)
     }
 
     #[tokio::test]

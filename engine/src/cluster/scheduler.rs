@@ -37,7 +37,7 @@ const LOOK_FOR_CORES_EVERY: Duration = Duration::from_secs(1);
 const TASK_TRIES: usize = 4;
 const STAGE_TRIES: usize = 4;
 /// How long what is known of an ended plan is kept.
-const PLAN_STATE_SECONDS: u64 = 600;
+const PLAN_STATE_SECONDS: u64 = 60;
 
 /// Where a scheduler is.
 #[derive(Debug, Clone)]

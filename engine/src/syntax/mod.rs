@@ -3,8 +3,10 @@
 //! or it was refused with its place.
 
 pub(crate) mod clauses;
+mod escapes;
 pub(crate) mod from_first;
 mod long;
+mod numbers;
 mod precedence;
 pub(crate) mod row_values;
 pub(crate) mod sample;

@@ -1,5 +1,6 @@
 //! The sessions that the files run on, one constructor for each runner, and how a record becomes a script of a session.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,12 +43,14 @@ impl Engine {
         }
     }
 
-    /// A session that plans as DataFusion's own tests expect it: for four partitions.
+    /// A session that plans as DataFusion's own tests expect it: for four partitions, and with DOUBLE for 0.1.
     pub(super) async fn session(&self, place: &Place) -> engine::Result<Session> {
+        let decimals = ("datafusion.sql_parser.parse_float_as_decimal".to_string(), "false".to_string());
         let options = Options {
             threads: 2,
             target_partitions: Some(4),
             warehouse: place.root().join("warehouse").to_string_lossy().into_owned(),
+            settings: BTreeMap::from([decimals]),
             ..Options::default()
         };
         match self {

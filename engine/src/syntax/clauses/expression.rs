@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::Clauses;
 use crate::error::Result;
-use crate::syntax::{precedence, similar};
+use crate::syntax::{escapes, numbers, precedence, similar};
 
 impl Clauses<'_> {
     pub(super) fn expression(&mut self, expr: &mut Expr) -> Result<()> {
@@ -93,9 +93,10 @@ impl Clauses<'_> {
                 self.expression(inner)?;
                 self.pair(low, high)
             }
-            Expr::Like { negated: _, any, expr: inner, pattern, escape_char: _ }
-            | Expr::ILike { negated: _, any, expr: inner, pattern, escape_char: _ } => {
+            Expr::Like { negated: _, any, expr: inner, pattern, escape_char }
+            | Expr::ILike { negated: _, any, expr: inner, pattern, escape_char } => {
                 self.pair(inner, pattern)?;
+                escapes::settle(pattern, escape_char).map_err(|error| self.placed(error))?;
                 if *any { Err(self.refuse_here("LIKE ANY").with_hint("join the patterns with OR")) } else { Ok(()) }
             }
             Expr::SimilarTo { negated: _, expr: inner, pattern, escape_char: _ } => {
@@ -161,8 +162,11 @@ impl Clauses<'_> {
                 self.pair(overlay_what, overlay_from)?;
                 self.each([overlay_for])
             }
-            Expr::Value(ValueWithSpan { value: _, span }) => {
-                self.seen(*span);
+            Expr::Value(value) => {
+                self.seen(value.span);
+                if let Some(double) = numbers::double(value) {
+                    *expr = double;
+                }
                 Ok(())
             }
             Expr::TypedString(TypedString { data_type: _, value, uses_odbc_syntax: _ }) => {

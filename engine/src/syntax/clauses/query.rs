@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::Clauses;
 use crate::error::{Error, Result};
+use crate::syntax::numbers;
 use crate::syntax::windows::Windows;
 
 impl Clauses<'_> {
@@ -126,10 +127,11 @@ impl Clauses<'_> {
     fn values(&mut self, values: &mut Values) -> Result<()> {
         let Values { explicit_row: _, value_keyword, rows } = values;
         self.not("VALUE", *value_keyword)?;
-        for row in rows {
+        for row in rows.iter_mut() {
             self.seen(row.opening_token.0.span);
             self.expressions(&mut row.content)?;
         }
+        numbers::settle_columns(rows.iter_mut().map(|row| &mut row.content));
         Ok(())
     }
 
