@@ -41,6 +41,10 @@ pub(crate) fn explain(error: DataFusionError, text: &str, names: &KnownNames) ->
         DataFusionError::SchemaError(error, _) => schema(&error),
         DataFusionError::Plan(message) => plan(&message, names),
         DataFusionError::ResourcesExhausted(message) => exhausted(&message),
+        DataFusionError::NotImplemented(message) if message.contains("literals are supported in tuples") => {
+            Error::invalid("a row of several values is compared with a row, or with a query, of as many")
+                .with_hint("struct(a, b) is one value with two fields")
+        }
         DataFusionError::NotImplemented(message) => Error::invalid(format!("not supported: {}", sentence(&message))),
         DataFusionError::ExecutionJoin(error) if error.is_panic() => fault::of_text(&error.to_string()),
         DataFusionError::Shared(shared) => shared_error(&shared),

@@ -28,13 +28,7 @@ DEFINED_DIFFERENTLY = {
 }
 
 # Feature -> why it is off.
-NOT_YET: dict[str, str] = {
-    "columns twice below DISTINCT ON": "a column that is twice in its ORDER BY makes DISTINCT ON panic",
-    "correlation by equal doubles": "refused in the engine's words: NaN and -0.0 are seen to before the subquery is",
-    "decimal literals": "are DOUBLE beside a DECIMAL: digits are lost",
-    "other letters for ESCAPE": "refused: only the backslash",
-    "row values": "refused beside IN, unless of columns and literals",
-}
+NOT_YET: dict[str, str] = {}
 
 # A difference that is explained: (what the SQL must match, what the difference must match, why).
 EXPLAINED: list[tuple[re.Pattern, re.Pattern, str]] = [

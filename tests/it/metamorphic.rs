@@ -52,6 +52,15 @@ fn rows_do_not_depend_on_many_partitions_and_one_thread() {
     compare(Place::Local, &|options| Options { target_partitions: Some(7), threads: 1, ..options });
 }
 
+/// Every file is read in pieces by several readers, in small batches.
+#[test]
+fn rows_do_not_depend_on_pieces_of_files_and_small_batches() {
+    compare(Place::Local, &|mut options| {
+        options.settings.insert("datafusion.optimizer.repartition_file_min_size".to_string(), "1".to_string());
+        Options { target_partitions: Some(3), batch_size: 64, ..options }
+    });
+}
+
 /// Runs every file of SQL on a session of its own.
 fn all_files(place: Place, change: &dyn Fn(Options) -> Options) -> BTreeMap<&'static str, Outcomes> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

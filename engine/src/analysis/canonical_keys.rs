@@ -1,8 +1,9 @@
 //! Floating-point numbers and intervals are compared, grouped, joined and sorted by their canonical form
 //! (`functions/canonical`), so that `-0.0 = 0.0`, NaN is one value above all others, and 24 hours are a day.
 //!
-//! Plans without such keys stay as they are. A column that is compared with a literal stays bare, so that files can still be
-//! pruned by it: what may differ there is zero, and for it the literal's sign, or a second comparison, does.
+//! Plans without such keys stay as they are. Where a column is to be less than a literal, or equal to it, the bare comparison
+//! stands beside the other, so that files can still be pruned by it. Where NaN would do, too, files cannot be pruned: what
+//! they tell of their least and greatest number says nothing of NaN.
 
 use std::collections::HashSet;
 
@@ -221,13 +222,14 @@ impl Keys<'_> {
         let BinaryExpr { left, op, right } = binary;
         let unchanged = |left, right| Expr::BinaryExpr(BinaryExpr { left, op, right });
         match (left.as_ref(), right.as_ref()) {
-            (Expr::Column(column), Expr::Literal(value, _)) if self.stays_bare(column, value) => {
+            (Expr::Column(column), Expr::Literal(value, _)) if self.prunes(column, op, value) => {
                 Ok(with_literal(*left, op, value)?)
             }
-            (Expr::Literal(value, _), Expr::Column(column)) if self.stays_bare(column, value) => match op.swap() {
-                Some(op) => Ok(with_literal(*right, op, value)?),
-                None => Ok(Transformed::no(unchanged(left, right))),
-            },
+            (Expr::Literal(value, _), Expr::Column(column))
+                if op.swap().is_some_and(|op| self.prunes(column, op, value)) =>
+            {
+                Ok(with_literal(*right, op.swap().unwrap_or(op), value)?)
+            }
             _ => {
                 let (left, right) = (self.key(*left), self.key(*right));
                 let transformed = left.transformed || right.transformed;
@@ -240,10 +242,18 @@ impl Keys<'_> {
         let Between { expr, negated, low, high } = between;
         let (expr, low, high) = match (expr.as_ref(), low.as_ref(), high.as_ref()) {
             // The lower limit with the lower zero, the upper one with the upper.
-            (Expr::Column(column), Expr::Literal(from, _), Expr::Literal(to, _)) if self.stays_bare(column, from) => {
+            (Expr::Column(column), Expr::Literal(from, _), Expr::Literal(to, _))
+                if !negated && self.prunes(column, Operator::LtEq, from) && self.prunes(column, Operator::LtEq, to) =>
+            {
+                let exact = Between {
+                    expr: Box::new(called(expr.as_ref().clone())),
+                    negated,
+                    low: Box::new(self.key(*low.clone()).data),
+                    high: Box::new(self.key(*high.clone()).data),
+                };
                 let (from, to) = (signed_zero(from, true), signed_zero(to, false));
-                let done = Between { expr, negated, low: Box::new(literal(from)), high: Box::new(literal(to)) };
-                return Transformed::yes(Expr::Between(done));
+                let bare = Between { expr, negated, low: Box::new(literal(from)), high: Box::new(literal(to)) };
+                return Transformed::yes(Expr::Between(bare).and(Expr::Between(exact)));
             }
             _ => (self.key(*expr), self.key(*low), self.key(*high)),
         };
@@ -309,8 +319,10 @@ impl Keys<'_> {
         }
     }
 
-    fn stays_bare(&self, column: &Column, value: &ScalarValue) -> bool {
-        value.data_type().is_floating() && self.stored.contains(column)
+    /// Whether files can be pruned by such a comparison, of which NaN is no part.
+    fn prunes(&self, column: &Column, op: Operator, value: &ScalarValue) -> bool {
+        let without_nan = matches!(op, Operator::Lt | Operator::LtEq | Operator::Eq);
+        without_nan && is_finite(value) && self.stored.contains(column)
     }
 
     fn data_type(&self, expr: &Expr) -> Option<DataType> {
@@ -416,23 +428,30 @@ fn canonical_columns(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(columns, plan.into())?)))
 }
 
-/// A column against a number. The query engine has `-0.0` right below `0.0`, and nothing between them.
+/// A column less than a number, or equal to it: the comparison that prunes, and the one that is right for every number. The
+/// query engine has `-0.0` right below `0.0`, nothing between them, and a NaN with a sign below all numbers.
 fn with_literal(column: Expr, op: Operator, value: &ScalarValue) -> Result<Transformed<Expr>> {
     let value = canonical::canonical_value(value)?;
-    let against = |column: Expr, op, value| {
+    let against = |column: Expr, value| {
         Expr::BinaryExpr(BinaryExpr { left: Box::new(column), op, right: Box::new(literal(value)) })
     };
-    if !is_zero(&value) {
-        return Ok(Transformed::yes(against(column, op, value)));
-    }
+    let exact = against(called(column.clone()), value.clone());
     let below = signed_zero(&value, true);
-    Ok(Transformed::yes(match op {
-        Operator::Lt | Operator::GtEq => against(column, op, below),
-        Operator::Eq => against(column.clone(), op, value).or(against(column, op, below)),
-        Operator::NotEq => against(column.clone(), op, value).and(against(column, op, below)),
-        Operator::Gt | Operator::LtEq => against(column, op, value),
-        op => against(called(column), op, value),
-    }))
+    let bare = match op {
+        Operator::Lt => against(column, below),
+        Operator::Eq if is_zero(&value) => against(column.clone(), value).or(against(column, below)),
+        _ => against(column, value),
+    };
+    Ok(Transformed::yes(bare.and(exact)))
+}
+
+fn is_finite(value: &ScalarValue) -> bool {
+    match value {
+        ScalarValue::Float16(Some(value)) => f64::from(*value).is_finite(),
+        ScalarValue::Float32(Some(value)) => value.is_finite(),
+        ScalarValue::Float64(Some(value)) => value.is_finite(),
+        _ => false,
+    }
 }
 
 fn is_zero(value: &ScalarValue) -> bool {

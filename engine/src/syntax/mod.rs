@@ -8,6 +8,7 @@ pub(crate) mod from_first;
 mod long;
 mod numbers;
 mod precedence;
+mod row_pairs;
 pub(crate) mod row_values;
 pub(crate) mod sample;
 mod similar;

@@ -1,4 +1,4 @@
-//! `(x, y) IN (SELECT a, b ...)`: rows compared with rows. The query engine compares single values only, so the statement is
+//! `(x, y) IN (SELECT a, b ...)`: rows compared with rows of a query. The query engine compares single values only, so the statement is
 //! put into words that it has:
 //!
 //! ```text
@@ -19,6 +19,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+
+use super::row_pairs;
 
 /// Rewrites every such comparison in the statement.
 pub(crate) fn resolve_in(statement: &mut SqlStatement) {
@@ -48,6 +50,8 @@ impl VisitorMut for Rows {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Some(rows) = self.taken(expr) {
             *expr = rows.value().expect("the words are SQL");
+        } else if let Some(pairs) = row_pairs::single(expr) {
+            *expr = pairs;
         }
         ControlFlow::Continue(())
     }
@@ -82,7 +86,7 @@ impl Rows {
     }
 }
 
-fn values_of(expr: &Expr) -> Option<&[Expr]> {
+pub(super) fn values_of(expr: &Expr) -> Option<&[Expr]> {
     match expr {
         Expr::Tuple(values) if values.len() > 1 => Some(values),
         Expr::Nested(inner) => values_of(inner),
@@ -197,7 +201,7 @@ mod tests {
                  WHERE __row1_1 = (x) AND __row1_2 = (y)) AND z",
             ),
             ("SELECT x IN (SELECT a FROM u) FROM t", "SELECT x IN (SELECT a FROM u) FROM t"),
-            ("SELECT (1, 2) IN ((1, 2))", "SELECT (1, 2) IN ((1, 2))"),
+            ("SELECT (1, 2) IN ((1, 2))", "SELECT (1 = 1 AND 2 = 2)"),
         ] {
             let mut statement = DFParser::parse_sql(text).unwrap().remove(0).unwrap();
             resolve_in(&mut statement);
