@@ -492,7 +492,7 @@ impl Session {
                 })?;
                 field_access::resolve_in(&mut statement);
                 self.open_versions(&mut statement, text).await?;
-                row_values::resolve_in(&mut statement);
+                row_values::resolve_in(&mut statement)?;
                 self.settle(&mut statement, text)?;
                 using::prepare(&mut statement);
                 syntax::balance(&mut statement, text)?;

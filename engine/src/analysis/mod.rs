@@ -3,9 +3,11 @@
 
 mod canonical_keys;
 mod checked_arithmetic;
+mod constant_keys;
 mod copies;
 mod merged_keys;
 mod mixed_numbers;
+mod nested_values;
 mod operators;
 mod order_twice;
 mod own_aggregates;
@@ -29,9 +31,11 @@ use datafusion::optimizer::analyzer::Analyzer;
 use crate::syntax::sample::Samples;
 use canonical_keys::CanonicalKeys;
 use checked_arithmetic::CheckedArithmetic;
+use constant_keys::ConstantKeys;
 use copies::Copies;
 use merged_keys::{MergedKeysResolved, UsingJoins};
 use mixed_numbers::MixedNumbers;
+use nested_values::NestedValues;
 use operators::Operators;
 use order_twice::OrderTwice;
 use own_aggregates::OwnAggregates;
@@ -53,7 +57,9 @@ pub(crate) fn analyzer_rules(in_tasks: bool) -> Vec<Arc<dyn AnalyzerRule + Send 
     rules.push(Arc::new(Copies));
     rules.push(Arc::new(OrderTwice));
     rules.push(Arc::new(Subqueries::new(in_tasks)));
+    rules.push(Arc::new(ConstantKeys));
     rules.push(Arc::new(SortKeys));
+    rules.push(Arc::new(NestedValues));
     rules.push(Arc::new(Readings));
     rules.push(Arc::new(RoundedText));
     rules.push(Arc::new(Timestamps));

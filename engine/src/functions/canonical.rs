@@ -16,7 +16,6 @@ use datafusion::arrow::datatypes::{
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::interval_arithmetic::Interval;
-use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
@@ -126,14 +125,6 @@ impl ScalarUDFImpl for Canonical {
             ColumnarValue::Array(array) => Ok(ColumnarValue::Array(canonical(array))),
             ColumnarValue::Scalar(value) => Ok(ColumnarValue::Scalar(canonical_value(value)?)),
         }
-    }
-
-    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
-        // A NaN with its sign set comes first before and last behind: only a constant keeps its place for sure.
-        Ok(match inputs {
-            [input] if input.sort_properties == SortProperties::Singleton => SortProperties::Singleton,
-            _ => SortProperties::Unordered,
-        })
     }
 
     fn evaluate_bounds(&self, input: &[&Interval]) -> Result<Interval> {

@@ -8,6 +8,7 @@ pub(crate) mod checked;
 mod extremes;
 pub(crate) mod instants;
 mod length;
+pub(crate) mod nested_order;
 mod ordered_values;
 pub(crate) mod quotient;
 mod round;
@@ -62,6 +63,7 @@ pub(crate) fn own(function: &Arc<AggregateUDF>) -> Option<Arc<AggregateUDF>> {
 fn scalars() -> Vec<Arc<ScalarUDF>> {
     let mut functions = checked::functions();
     functions.push(canonical::function());
+    functions.push(nested_order::function());
     functions.push(quotient::function());
     functions.extend(instants::functions());
     functions.extend(unordered::functions());

@@ -33,6 +33,20 @@ pub(super) fn single(expr: &Expr) -> Option<Expr> {
     Some(Expr::Nested(Box::new(single)))
 }
 
+/// The lengths of two rows that are compared and have not as many values.
+pub(super) fn unlike(expr: &Expr) -> Option<(usize, usize)> {
+    let sides: Vec<(&Expr, &Expr)> = match expr {
+        Expr::BinaryOp { left, op: _, right }
+        | Expr::IsDistinctFrom(left, right)
+        | Expr::IsNotDistinctFrom(left, right) => vec![(left.as_ref(), right.as_ref())],
+        Expr::InList { expr: row, list, negated: _ } => list.iter().map(|other| (row.as_ref(), other)).collect(),
+        _ => return None,
+    };
+    let mut lengths =
+        sides.into_iter().filter_map(|(one, other)| Some((values_of(one)?.len(), values_of(other)?.len())));
+    lengths.find(|(one, other)| one != other)
+}
+
 fn compared(left: &[Expr], op: &BinaryOperator, right: &[Expr]) -> Option<Expr> {
     use BinaryOperator::{And, Eq, Gt, GtEq, Lt, LtEq, NotEq, Or};
     let pairs = pairs(left, right)?;

@@ -21,15 +21,20 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 use super::row_pairs;
+use crate::error::{Error, Result};
 
 /// Rewrites every such comparison in the statement.
-pub(crate) fn resolve_in(statement: &mut SqlStatement) {
+///
+/// # Errors
+/// Two rows that have not as many values.
+pub(crate) fn resolve_in(statement: &mut SqlStatement) -> Result<()> {
     match statement {
-        SqlStatement::Statement(statement) => {
-            let _ = VisitMut::visit(statement.as_mut(), &mut Rows { made: 0 });
-        }
+        SqlStatement::Statement(statement) => match VisitMut::visit(statement.as_mut(), &mut Rows { made: 0 }) {
+            ControlFlow::Break(lengths) => Err(lengths),
+            ControlFlow::Continue(()) => Ok(()),
+        },
         SqlStatement::Explain(explain) => resolve_in(&mut explain.statement),
-        _ => {}
+        _ => Ok(()),
     }
 }
 
@@ -38,18 +43,21 @@ struct Rows {
 }
 
 impl VisitorMut for Rows {
-    type Break = ();
+    type Break = Error;
 
-    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         if let Some(condition) = &mut select.selection {
             self.condition(condition);
         }
         ControlFlow::Continue(())
     }
 
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         if let Some(rows) = self.taken(expr) {
             *expr = rows.value().expect("the words are SQL");
+        } else if let Some((one, other)) = row_pairs::unlike(expr) {
+            let error = Error::invalid(format!("a row of {one} values is compared with one of {other}: {expr}"));
+            return ControlFlow::Break(error);
         } else if let Some(pairs) = row_pairs::single(expr) {
             *expr = pairs;
         }
@@ -118,7 +126,7 @@ struct Comparison {
 }
 
 impl Comparison {
-    fn value(&self) -> Result<Expr, ParserError> {
+    fn value(&self) -> std::result::Result<Expr, ParserError> {
         let when = |condition, result| CaseWhen { condition, result };
         let case = Expr::Case {
             case_token: AttachedToken::empty(),
@@ -136,7 +144,7 @@ impl Comparison {
         Ok(Expr::Nested(Box::new(case)))
     }
 
-    fn truth(&self) -> Result<Expr, ParserError> {
+    fn truth(&self) -> std::result::Result<Expr, ParserError> {
         if !self.negated {
             return self.exists(self.equal());
         }
@@ -145,7 +153,7 @@ impl Comparison {
     }
 
     /// Whether a row of the query fulfils the condition.
-    fn exists(&self, condition: Expr) -> Result<Expr, ParserError> {
+    fn exists(&self, condition: Expr) -> std::result::Result<Expr, ParserError> {
         let names: Vec<String> = self.names.iter().map(|name| name.value.clone()).collect();
         let text =
             format!("EXISTS (SELECT 1 FROM (SELECT 1) AS __row{} ({}) WHERE true)", self.number, names.join(", "));
@@ -204,7 +212,7 @@ mod tests {
             ("SELECT (1, 2) IN ((1, 2))", "SELECT (1 = 1 AND 2 = 2)"),
         ] {
             let mut statement = DFParser::parse_sql(text).unwrap().remove(0).unwrap();
-            resolve_in(&mut statement);
+            resolve_in(&mut statement).unwrap();
             assert_eq!(statement.to_string(), expected);
         }
     }
