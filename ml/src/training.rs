@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, FieldRef, Schema};
 use bytes::Bytes;
+use datafusion::common::TableReference;
 use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::{Expr, cast};
 use datafusion::prelude::Column;
@@ -32,7 +33,8 @@ use crate::spec::{CheckedSpec, ClassWeights, IfExists, ModelSpec};
 use crate::statement::CreateModel;
 use crate::statistics::Rows;
 use crate::transform::{
-    AutomaticOptions, Find, FitOptions, FrozenTransform, InputColumn, LabelEncoding, LabelTask, Target, TransformSpec,
+    AutomaticOptions, Find, FitOptions, FrozenTransform, InputColumn, LabelEncoding, LabelTask, Source, Target,
+    TransformSpec, of_the_clause,
 };
 
 /// A specification that fits its query: ready to be trained.
@@ -54,6 +56,7 @@ struct Made {
 }
 
 fn plan(session: &Session, spec: &ModelSpec, query: &DataFrame) -> Result<Planned> {
+    let tables: Vec<Option<TableReference>> = query.schema().iter().map(|(table, _)| table.cloned()).collect();
     let query = normalised(query.clone())?;
     let schema = query.schema().as_arrow().clone();
     let mut spec = spec.check(&schema)?;
@@ -62,27 +65,46 @@ fn plan(session: &Session, spec: &ModelSpec, query: &DataFrame) -> Result<Planne
             .parse()
             .map_err(|_| Error::Usage(format!("ml.seed: expected a whole number of at least 0, got `{seed}`")))?;
     }
-    // A BOOL column that decides the split is no feature, not even of TRANSFORM (*).
-    let visible: Vec<_> = schema
-        .fields()
-        .iter()
-        .filter(|field| Some(field.name().as_str()) != spec.split.reserved_column())
-        .cloned()
-        .collect();
-    let visible = Schema::new(visible);
     let labels = [spec.label.clone()];
-    let transform = match &spec.transform {
-        Some(list) => TransformSpec::parse(list, &visible, &labels)
-            .map_err(|error| spec.transform_offset.into_iter().fold(error, Error::at_offset))?,
-        None => TransformSpec::automatic(
-            &visible,
-            &labels,
-            AutomaticOptions { categories: spec.category_encoding, ..AutomaticOptions::default() },
-        )?,
+    let transform = match spec.transform.take() {
+        Some(list) => {
+            let source = Source { columns: &schema, tables: &tables, split_column: spec.split.column() };
+            let (transform, bound) =
+                written(session, &list, source, &labels).map_err(|error| placed(error, spec.transform_offset))?;
+            spec.transform = Some(bound);
+            transform
+        }
+        None => {
+            let is_feature = |field: &&FieldRef| Some(field.name().as_str()) != spec.split.column();
+            let visible = Schema::new(schema.fields().iter().filter(is_feature).cloned().collect::<Vec<_>>());
+            let options = AutomaticOptions { categories: spec.category_encoding, ..AutomaticOptions::default() };
+            TransformSpec::automatic(&visible, &labels, options)?
+        }
     };
     let (label, label_type) = transform.label(&spec.label)?;
     check_label_type(&spec, &label_type)?;
     Ok(Planned { spec, query, transform, label, label_type })
+}
+
+/// The transform that TRANSFORM says, and its text with the values of parameters in their places.
+fn written(session: &Session, list: &str, source: Source<'_>, labels: &[String]) -> Result<(TransformSpec, String)> {
+    let items = session.select_list(list).map_err(of_the_clause)?;
+    let transform = TransformSpec::of_list(&items, source, labels)?;
+    // As it was written where it says all.
+    let bound = match list.contains('$') {
+        true => items.iter().map(|listed| listed.item.to_string()).collect::<Vec<_>>().join(", "),
+        false => list.to_owned(),
+    };
+    Ok((transform, bound))
+}
+
+/// An error of the clause that begins at `clause` in the statement; programs have no statement.
+fn placed(error: Error, clause: Option<usize>) -> Error {
+    match (error, clause) {
+        (error, Some(clause)) => error.at_offset(0).shifted(clause),
+        (Error::Invalid { message, hint, .. }, None) => Error::Invalid { message, offset: None, hint },
+        (other, None) => other,
+    }
 }
 
 /// What fitting the label would find out, before anything is read.
@@ -525,8 +547,8 @@ async fn fit_transform(
 fn nothing_to_train_on(split: &Split, all: u64) -> Error {
     match split {
         Split::Column { name } => {
-            Error::invalid(format!("DATA_SPLIT_COL `{name}` is TRUE in all {all} rows: none is left to train on"))
-                .with_hint("TRUE holds a row out for evaluation, FALSE trains on it")
+            Error::invalid(format!("DATA_SPLIT_COL `{name}` is FALSE in none of {all} rows: none is left to train on"))
+                .with_hint("TRUE and NULL hold a row out for evaluation, FALSE trains on it")
         }
         _ => Error::invalid(format!("the split leaves none of {all} rows to train on")),
     }

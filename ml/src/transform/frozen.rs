@@ -11,11 +11,12 @@ use super::evaluate::Evaluator;
 use super::fitted::Fitted;
 use super::info::FeatureInfo;
 use super::input::InputColumn;
+use super::planning::Reading;
 use super::spec::{LabelColumn, Step, Work};
 use crate::shards::FeatureLayout;
 
-/// The version of the JSON.
-const FORMAT: u32 = 1;
+/// The version of the JSON. Since 2 expressions are planned as in a SELECT.
+const FORMAT: u32 = 2;
 
 /// One entry of what the model sees.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -99,7 +100,8 @@ impl FrozenTransform {
     }
 
     fn plan(document: Document) -> Result<Self> {
-        let evaluator = Evaluator::new(&document.inputs, &document.steps)?;
+        let reading = if document.format < 2 { Reading::First } else { Reading::Sql };
+        let evaluator = Evaluator::new(&document.inputs, &document.steps, reading)?;
         let slots = Slots::new(&document.features, &document.labels, &evaluator)?;
         let layout = layout(&document);
         Ok(FrozenTransform { document, layout, evaluator, slots })

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion::common::DFSchema;
-use datafusion::logical_expr::ExprSchemable;
 use engine::{Error, Result};
 
 use super::automatic::CategoryEncoding;
@@ -103,12 +101,8 @@ impl Steps {
         if let Some(encoder) = planning::columns_of(&expr).iter().find(|column| self.is_encoded(column)) {
             return Err(self.encoder_inside(encoder));
         }
-        // Coercion decides the type: integer / integer, CASE over several types.
-        let physical = planning::physical(expr.clone(), &self.columns)?;
-        let data_type = match physical.data_type(&self.columns) {
-            Ok(data_type) => data_type,
-            Err(_) => expr.get_type(&DFSchema::try_from(self.columns.clone())?)?,
-        };
+        let read = planning::read_by(&expr, &self.columns);
+        let data_type = planning::physical(expr, text, &read)?.data_type(&read)?;
         Ok(self.add(Work::Sql { sql: text.to_owned() }, data_type))
     }
 
