@@ -33,8 +33,8 @@ use crate::spec::{CheckedSpec, ClassWeights, IfExists, ModelSpec};
 use crate::statement::CreateModel;
 use crate::statistics::Rows;
 use crate::transform::{
-    AutomaticOptions, Find, FitOptions, FrozenTransform, InputColumn, LabelEncoding, LabelTask, Source, Target,
-    TransformSpec, of_the_clause,
+    AutomaticOptions, Find, FitOptions, FrozenTransform, InputColumn, LabelEncoding, LabelSpec, LabelTask, Source,
+    Target, TransformSpec, of_the_clause,
 };
 
 /// A specification that fits its query: ready to be trained.
@@ -43,8 +43,7 @@ struct Planned {
     /// With plain column types.
     query: DataFrame,
     transform: TransformSpec,
-    label: Expr,
-    label_type: DataType,
+    label: LabelSpec,
 }
 
 /// A model that has been trained and not yet published.
@@ -81,9 +80,9 @@ fn plan(session: &Session, spec: &ModelSpec, query: &DataFrame) -> Result<Planne
             TransformSpec::automatic(&visible, &labels, options)?
         }
     };
-    let (label, label_type) = transform.label(&spec.label)?;
-    check_label_type(&spec, &label_type)?;
-    Ok(Planned { spec, query, transform, label, label_type })
+    let label = transform.label(&spec.label)?;
+    check_label_type(&spec, &label.data_type)?;
+    Ok(Planned { spec, query, transform, label })
 }
 
 /// The transform that TRANSFORM says, and its text with the values of parameters in their places.
@@ -142,7 +141,8 @@ pub(crate) async fn check(session: &Session, spec: &ModelSpec, query: &DataFrame
             name: planned.spec.name.clone(),
             model_type: planned.spec.model_type,
             label: planned.spec.label.clone(),
-            label_type: planned.label_type,
+            label_source: planned.label.source,
+            label_type: planned.label.data_type,
             inputs: feature_inputs(&planned.transform)?,
             classes: None,
         },
@@ -345,13 +345,12 @@ async fn make_on(
     cluster: Option<Arc<Cluster>>,
     job: &JobContext,
 ) -> Result<Made> {
-    let Planned { spec, query, transform, label, label_type } = planned;
-    let gathered = gather(session, &query, label, &spec, cluster.as_deref(), job).await?;
+    let Planned { spec, query, transform, label } = planned;
+    let gathered = gather(session, &query, label.base.clone(), &spec, cluster.as_deref(), job).await?;
     let rows = gathered.rows();
     let split = Split::decide(&spec.split, rows).await?;
-    let labels = fit_label(rows, &spec, &label_type).await?;
-    let frozen = match fit_transform(session, rows, &split, &transform, &labels, job).await {
-        Ok(frozen) => frozen,
+    let (frozen, labels) = match fit(session, rows, &split, &transform, &spec, &label, job).await {
+        Ok(fitted) => fitted,
         Err(_) if rows.part(&split, Part::Train).await?.count().await? == 0 => {
             return Err(nothing_to_train_on(&split, rows.rows()));
         }
@@ -491,10 +490,37 @@ pub(crate) fn tell(job: &JobContext, task: &str, done: u64, total: Option<u64>) 
     job.emit(Event::Progress(Progress { task: task.into(), done, total, unit: "rows", fields: Vec::new() }));
 }
 
+/// The transform and the label. A label that is fitted itself can only be looked at when the transform is known; other labels
+/// come first, since categories may be encoded with them.
+async fn fit(
+    session: &Session,
+    rows: &dyn TrainingRows,
+    split: &Split,
+    transform: &TransformSpec,
+    spec: &CheckedSpec,
+    label: &LabelSpec,
+    job: &JobContext,
+) -> Result<(FrozenTransform, LabelEncoding)> {
+    if label.is_fitted {
+        let frozen = fit_transform(session, rows, split, transform, None, job).await?;
+        let finished = frozen.finished_label_call(column(LABEL))?;
+        let labels = fit_label(rows, spec, finished, &label.data_type).await?;
+        return Ok((frozen, labels));
+    }
+    let labels = fit_label(rows, spec, column(LABEL), &label.data_type).await?;
+    let target = Target { label: column(LABEL), encoding: labels.clone() };
+    Ok((fit_transform(session, rows, split, transform, Some(target), job).await?, labels))
+}
+
 /// Classes are those of all rows, so that a rare one that only the held-out rows show does not end the evaluation.
-async fn fit_label(rows: &dyn TrainingRows, spec: &CheckedSpec, label_type: &DataType) -> Result<LabelEncoding> {
+async fn fit_label(
+    rows: &dyn TrainingRows,
+    spec: &CheckedSpec,
+    label: Expr,
+    label_type: &DataType,
+) -> Result<LabelEncoding> {
     let all = rows.part(&Split::None, Part::Train).await?;
-    Ok(LabelEncoding::fit(&all, &spec.label, column(LABEL), label_type, task(spec)).await?.encoding)
+    Ok(LabelEncoding::fit(&all, &spec.label, label, label_type, task(spec)).await?.encoding)
 }
 
 /// Rows up to which exact medians of all columns are computed for ML.FEATURE_INFO: they need memory for each distinct
@@ -528,14 +554,13 @@ async fn fit_transform(
     rows: &dyn TrainingRows,
     split: &Split,
     transform: &TransformSpec,
-    labels: &LabelEncoding,
+    target: Option<Target>,
     job: &JobContext,
 ) -> Result<FrozenTransform> {
     tell(job, "fit transform", 0, None);
     let train = rows.part(split, Part::Train).await?;
-    let target = Target { label: column(LABEL), encoding: labels.clone() };
     let quantiles = find_quantiles(session.memory_limit(), rows, &train);
-    let options = FitOptions { medians: rows.rows() <= MEDIANS_UP_TO, target: Some(target), quantiles };
+    let options = FitOptions { medians: rows.rows() <= MEDIANS_UP_TO, target, quantiles };
     let frozen = transform.fit(&train, &options).await?;
     for warning in frozen.warnings() {
         job.emit(Event::Warning(warning.clone()));

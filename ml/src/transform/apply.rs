@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Field, Fields, Float32Type, Int64Type, Schema, 
 use engine::{Error, Result};
 
 use super::evaluate::{ColumnId, Evaluator};
-use super::fitted::{as_list, as_numbers};
+use super::fitted::{Applier, as_list, as_numbers};
 use super::frozen::{Feature, FrozenTransform, Inputs};
 use super::spec::{LabelColumn, engine_error};
 use crate::network::PREDICTION_TILE;
@@ -73,6 +73,11 @@ impl Slots {
             dense,
             groups,
         })
+    }
+
+    /// The fitted function around the first label, if any.
+    pub(crate) fn label_function<'a>(&self, evaluator: &'a Evaluator) -> Option<&'a Applier> {
+        self.labels.first().and_then(|label| evaluator.function(*label))
     }
 }
 

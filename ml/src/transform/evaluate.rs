@@ -67,6 +67,14 @@ impl Evaluator {
         self.columns.index_of(column).map_err(|_| planning::unknown_column(column, &self.columns))
     }
 
+    /// The fitted function that makes a column, if one does.
+    pub(crate) fn function(&self, column: ColumnId) -> Option<&Applier> {
+        match column.checked_sub(self.inputs.len()).map(|step| &self.steps[step]) {
+            Some(Planned::Fitted { applier, .. }) => Some(applier),
+            _ => None,
+        }
+    }
+
     /// The column of which `column` is a copy with `missing` for NULL, or `column` itself: who puts `missing` for NULL anyway
     /// needs no copy.
     pub(crate) fn unfilled(&self, column: ColumnId, missing: f64) -> ColumnId {

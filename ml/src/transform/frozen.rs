@@ -1,18 +1,21 @@
 //! A fitted transform: what travels with a model, as JSON, and computes its inputs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use arrow::array::ArrayRef;
+use datafusion::logical_expr::Expr;
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::apply::Slots;
 use super::categories::Categories;
 use super::evaluate::Evaluator;
-use super::fitted::Fitted;
+use super::fitted::{Fitted, fitted_call};
 use super::info::FeatureInfo;
 use super::input::InputColumn;
 use super::planning::Reading;
-use super::spec::{LabelColumn, Step, Work};
+use super::spec::{LabelColumn, LabelSource, Step, Work};
 use crate::shards::FeatureLayout;
 
 /// The version of the JSON. Since 2 expressions are planned as in a SELECT.
@@ -157,6 +160,36 @@ impl FrozenTransform {
     /// The raw columns that the labels are made from.
     pub fn label_inputs(&self) -> impl Iterator<Item = &InputColumn> {
         self.evaluator.inputs(&self.slots.label_columns)
+    }
+
+    /// Where data have the label; `None` without one.
+    pub fn label_source(&self) -> Option<LabelSource> {
+        let label = self.document.labels.first()?;
+        Some(label.source(self.label_inputs().cloned().collect()))
+    }
+
+    /// The label of what [`LabelSpec::base`](super::LabelSpec::base) gave.
+    ///
+    /// # Errors
+    /// Values of another type.
+    pub(crate) fn finished_label(&self, base: &ArrayRef) -> Result<ArrayRef> {
+        match self.slots.label_function(&self.evaluator) {
+            Some(function) => function.apply(base),
+            None => Ok(Arc::clone(base)),
+        }
+    }
+
+    /// The same as an expression over `base`.
+    ///
+    /// # Errors
+    /// A function that cannot be written.
+    pub(crate) fn finished_label_call(&self, base: Expr) -> Result<Expr> {
+        let column = self.document.labels.first().map(|label| label.column.as_str());
+        let step = self.document.steps.iter().find(|step| Some(step.name.as_str()) == column);
+        match step.map(|step| &step.work) {
+            Some(Work::Fit { function, .. }) => fitted_call(function, base),
+            _ => Ok(base),
+        }
     }
 
     /// All raw columns the transform reads, labels included: what must be kept of the training rows.

@@ -37,7 +37,7 @@ pub use info::FeatureInfo;
 pub use input::InputColumn;
 pub use label::{FittedLabel, LabelEncoding, LabelTask};
 pub use parse::Source;
-pub use spec::{LabelColumn, Step, TransformSpec, Work};
+pub use spec::{LabelColumn, LabelSource, LabelSpec, Step, TransformSpec, Work};
 pub use statistics::Find;
 pub use target::{Target, TargetEncodings};
 

@@ -56,18 +56,21 @@ impl TransformSpec {
     /// an analytic function without its `OVER ()`, two items of one name, a label that is missing or depends on fitted
     /// statistics.
     pub fn of_list(list: &[Listed], source: Source<'_>, labels: &[String]) -> Result<TransformSpec> {
-        let mut reading = Reading { source, labels, steps: Steps::new(source.columns), label_columns: Vec::new() };
+        let steps = Steps::new(source.columns);
+        let mut reading =
+            Reading { source, labels, steps, label_columns: Vec::new(), label_places: Vec::new(), place: 0 };
         for Listed { item, offset } in list {
+            reading.place = *offset;
             reading.item(item.clone()).map_err(|error| invalid(error).at_offset(*offset))?;
         }
-        let Reading { steps, label_columns, .. } = reading;
+        let Reading { steps, label_columns, label_places, .. } = reading;
         if let Some(missing) = labels.iter().find(|label| label_columns.iter().all(|known| known.name != **label)) {
             return Err(Error::invalid(format!("TRANSFORM: the label `{missing}` is not in the list"))
                 .with_hint(format!("the label stays in the select list: TRANSFORM ({}, ...)", missing)));
         }
         let spec = steps.finish(label_columns)?;
-        for label in labels {
-            spec.label(label)?;
+        for (label, place) in spec.labels.iter().zip(label_places) {
+            spec.label(&label.name).map_err(|error| error.at_offset(place))?;
         }
         Ok(spec)
     }
@@ -97,6 +100,10 @@ struct Reading<'a> {
     labels: &'a [String],
     steps: Steps,
     label_columns: Vec<LabelColumn>,
+    /// Where the items of the labels begin.
+    label_places: Vec<usize>,
+    /// Where the item that is being read begins.
+    place: usize,
 }
 
 impl Reading<'_> {
@@ -142,6 +149,7 @@ impl Reading<'_> {
             if self.label_columns.iter().any(|label| label.name == *name) {
                 return Err(Error::invalid(format!("TRANSFORM: the label `{name}` is listed twice")));
             }
+            self.label_places.push(self.place);
             self.label_columns.push(LabelColumn { name: name.clone(), column });
             return Ok(());
         }

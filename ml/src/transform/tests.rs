@@ -479,7 +479,7 @@ async fn labels_are_classes_or_numbers() {
             &["y".into()],
             AutomaticOptions::default(),
         );
-        let (expr, _) = spec.unwrap().label("y").unwrap();
+        let expr = spec.unwrap().label("y").unwrap().base;
         let data_type = batch.column(0).data_type().clone();
         match (LabelEncoding::fit(&frame, "y", expr, &data_type, *task).await, expected) {
             (Ok(label), Ok(classes)) => {
