@@ -65,9 +65,11 @@ fn plan(session: &Session, spec: &ModelSpec, query: &DataFrame) -> Result<Planne
             .map_err(|_| Error::Usage(format!("ml.seed: expected a whole number of at least 0, got `{seed}`")))?;
     }
     let labels = [spec.label.clone()];
+    let categories_max = spec.categories_max();
     let transform = match spec.transform.take() {
         Some(list) => {
-            let source = Source { columns: &schema, tables: &tables, split_column: spec.split.column() };
+            let source =
+                Source { columns: &schema, tables: &tables, split_column: spec.split.column(), categories_max };
             let (transform, bound) =
                 written(session, &list, source, &labels).map_err(|error| placed(error, spec.transform_offset))?;
             spec.transform = Some(bound);
@@ -76,7 +78,8 @@ fn plan(session: &Session, spec: &ModelSpec, query: &DataFrame) -> Result<Planne
         None => {
             let is_feature = |field: &&FieldRef| Some(field.name().as_str()) != spec.split.column();
             let visible = Schema::new(schema.fields().iter().filter(is_feature).cloned().collect::<Vec<_>>());
-            let options = AutomaticOptions { categories: spec.category_encoding, ..AutomaticOptions::default() };
+            let categories = spec.category_encoding;
+            let options = AutomaticOptions { categories, categories_max, ..AutomaticOptions::default() };
             TransformSpec::automatic(&visible, &labels, options)?
         }
     };

@@ -28,8 +28,8 @@ mod statistics;
 mod steps;
 mod target;
 
-pub use automatic::{AutomaticOptions, CategoryEncoding};
-pub use categories::Categories;
+pub use automatic::{AutomaticOptions, CATEGORIES_MAX, CategoryEncoding};
+pub use categories::{Categories, Others};
 pub use fit::FitOptions;
 pub use fitted::Fitted;
 pub use frozen::{Feature, FrozenTransform, Inputs};

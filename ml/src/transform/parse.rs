@@ -15,14 +15,11 @@ use datafusion::sql::sqlparser::ast::{
 use engine::expression::{self, Listed};
 use engine::{Error, Result};
 
-use super::automatic::CategoryEncoding;
+use super::automatic::{CATEGORIES_MAX, CategoryEncoding};
 use super::planning;
 use super::spec::{FeatureKind, LabelColumn, TransformSpec};
 use super::steps::{Defaults, Steps};
 use crate::function::{self, Kind, constants};
-
-/// In a TRANSFORM clause numbers stay as they are written.
-const DEFAULTS: Defaults = Defaults { standardise: false, categories: CategoryEncoding::OneHot };
 
 /// What a select list of TRANSFORM is read against.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +30,8 @@ pub struct Source<'a> {
     pub tables: &'a [Option<TableReference>],
     /// The column that decides the split: no feature, but for what is made of it under another name.
     pub split_column: Option<&'a str>,
+    /// Categories of a column that get an input of their own where nothing is said, at most.
+    pub categories_max: usize,
 }
 
 impl TransformSpec {
@@ -42,7 +41,11 @@ impl TransformSpec {
     /// As [`TransformSpec::of_list`], and text that is no select list.
     pub fn parse(select_list: &str, schema: &Schema, labels: &[String]) -> Result<TransformSpec> {
         let list = expression::select_list(select_list).map_err(of_the_clause)?;
-        TransformSpec::of_list(&list, Source { columns: schema, tables: &[], split_column: None }, labels)
+        TransformSpec::of_list(
+            &list,
+            Source { columns: schema, tables: &[], split_column: None, categories_max: CATEGORIES_MAX },
+            labels,
+        )
     }
 
     /// Reads the select list of TRANSFORM.
@@ -155,7 +158,12 @@ impl Reading<'_> {
         }
         match buckets {
             Some(width) => self.steps.add_feature(&name, &column, FeatureKind::Buckets { width }),
-            None => self.steps.feature(&name, &column, DEFAULTS),
+            None => {
+                // In a TRANSFORM clause numbers stay as they are written.
+                let categories_max = self.source.categories_max;
+                let defaults = Defaults { standardise: false, categories: CategoryEncoding::OneHot, categories_max };
+                self.steps.feature(&name, &column, defaults)
+            }
         }
     }
 }

@@ -98,13 +98,15 @@ pub(crate) enum Imputation {
     MostFrequent,
 }
 
-/// Which categories get a number of their own; the rest share one.
+/// Which categories get a number of their own; the rest of what training shows shares one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CategoryLimit {
     /// At most this many, the most frequent, ties by value.
     pub(crate) top_k: usize,
     /// Only those seen in at least this many training rows.
     pub(crate) frequency_threshold: u64,
+    /// Whether the user has written both, and so knows of the rest.
+    pub(crate) is_written: bool,
 }
 
 /// How a bucket is named.

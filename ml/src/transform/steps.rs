@@ -60,10 +60,22 @@ pub(crate) struct Defaults {
     pub(crate) standardise: bool,
     /// What becomes of strings and booleans.
     pub(crate) categories: CategoryEncoding,
+    /// Categories of a column that get an input of their own, at most: as many as memory allows.
+    pub(crate) categories_max: usize,
 }
 
-/// Which categories of a column get an input of their own where nothing is said.
-pub(crate) const AUTOMATIC_LIMIT: CategoryLimit = CategoryLimit { top_k: 1_000, frequency_threshold: 1 };
+impl Defaults {
+    /// Which categories of a column get an input of their own where nothing is said.
+    fn limit(self) -> CategoryLimit {
+        CategoryLimit { top_k: self.categories_max, frequency_threshold: 1, is_written: false }
+    }
+}
+
+/// All of them, where a category takes no input of its own.
+const ALL: CategoryLimit = CategoryLimit { top_k: usize::MAX, frequency_threshold: 1, is_written: true };
+
+/// For the elements of arrays, each of which is a number in every row.
+const ELEMENTS_MAX: usize = 1_000;
 
 /// Steps under construction.
 #[derive(Debug)]
@@ -183,7 +195,8 @@ impl Steps {
                     self.add_feature(name, &scaled, FeatureKind::Number)
                 }
                 Some(element) if is_text(element) => {
-                    let encoded = self.fit(FitFunction::MultiHotEncoder(AUTOMATIC_LIMIT), column)?;
+                    let limit = CategoryLimit { top_k: ELEMENTS_MAX, ..defaults.limit() };
+                    let encoded = self.fit(FitFunction::MultiHotEncoder(limit), column)?;
                     self.add_feature(name, &encoded, FeatureKind::MultiHot)
                 }
                 Some(_) => refuse("an array must hold numbers or strings"),
@@ -195,14 +208,13 @@ impl Steps {
     }
 
     fn category(&mut self, name: &str, column: &str, defaults: Defaults) -> Result<()> {
+        let one_hot = |drop_most_frequent: bool| {
+            (FitFunction::OneHotEncoder { limit: defaults.limit(), drop_most_frequent }, FeatureKind::OneHot)
+        };
         let (function, kind) = match defaults.categories {
-            CategoryEncoding::OneHot => {
-                (FitFunction::OneHotEncoder { limit: AUTOMATIC_LIMIT, drop_most_frequent: false }, FeatureKind::OneHot)
-            }
-            CategoryEncoding::Dummy => {
-                (FitFunction::OneHotEncoder { limit: AUTOMATIC_LIMIT, drop_most_frequent: true }, FeatureKind::OneHot)
-            }
-            CategoryEncoding::Label => (FitFunction::LabelEncoder(AUTOMATIC_LIMIT), FeatureKind::Number),
+            CategoryEncoding::OneHot => one_hot(false),
+            CategoryEncoding::Dummy => one_hot(true),
+            CategoryEncoding::Label => (FitFunction::LabelEncoder(ALL), FeatureKind::Number),
             CategoryEncoding::Target => {
                 (FitFunction::TargetEncoder { standardise: defaults.standardise }, FeatureKind::Number)
             }
