@@ -168,7 +168,7 @@ impl Fitting<'_> {
                     Some(length) => Inputs::Numbers { length, missing },
                 },
                 FeatureKind::OneHot => Inputs::OneHot { width },
-                FeatureKind::MultiHot => Inputs::MultiHot { width },
+                FeatureKind::MultiHot => Inputs::Bag { width },
                 FeatureKind::Buckets { width } => Inputs::Buckets { width },
             };
             features.push(Feature { name: feature.name.clone(), column: feature.column.clone(), inputs });

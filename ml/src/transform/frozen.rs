@@ -57,7 +57,12 @@ pub enum Inputs {
         /// Columns.
         width: u32,
     },
-    /// `width` numbers, each 0 or 1, over the categories of an encoder.
+    /// `width` inputs of the bag, each 0 or 1, over the categories of an encoder.
+    Bag {
+        /// Columns.
+        width: u32,
+    },
+    /// `width` numbers, each 0 or 1, over the categories of an encoder: as models of format 1 have them.
     MultiHot {
         /// Columns.
         width: u32,
@@ -132,7 +137,7 @@ impl FrozenTransform {
         FrozenTransform::plan(document)
     }
 
-    /// How features are laid out as inputs of the model: all numbers first, then the one-hot groups, each in the order
+    /// How features are laid out as inputs of the model: all numbers first, then the bag, then the one-hot groups, each in the order
     /// of [`FrozenTransform::features`].
     pub fn layout(&self) -> &FeatureLayout {
         &self.layout
@@ -222,7 +227,7 @@ impl FrozenTransform {
 }
 
 fn layout(document: &Document) -> FeatureLayout {
-    let (mut dense, mut groups, mut group_widths) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut dense, mut bag, mut groups, mut group_widths) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for feature in &document.features {
         let name = &feature.name;
         let categories = || {
@@ -236,6 +241,7 @@ fn layout(document: &Document) -> FeatureLayout {
             Inputs::Number { .. } => dense.push(name.clone()),
             Inputs::Numbers { length, .. } => dense.extend((0..length).map(|i| format!("{name}[{i}]"))),
             Inputs::MultiHot { .. } => dense.extend(categories().iter().map(|category| format!("{name}={category}"))),
+            Inputs::Bag { .. } => bag.extend(categories().iter().map(|category| format!("{name}={category}"))),
             Inputs::OneHot { width: 0 } => {}
             Inputs::OneHot { width } => {
                 groups.extend(categories().iter().map(|category| format!("{name}={category}")));
@@ -247,7 +253,8 @@ fn layout(document: &Document) -> FeatureLayout {
             }
         }
     }
-    let numbers = dense.len();
+    let (numbers, bag_width) = (dense.len(), bag.len());
+    dense.extend(bag);
     dense.extend(groups);
-    FeatureLayout { dense: numbers, groups: group_widths, names: dense }
+    FeatureLayout { dense: numbers, bag: bag_width, groups: group_widths, names: dense }
 }

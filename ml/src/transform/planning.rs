@@ -112,10 +112,19 @@ pub(crate) fn plain(error: &DataFusionError) -> String {
         "This feature is not implemented: ",
         "Schema error: ",
         "SQL error: ",
+        "Internal error: ",
+        "External error: ",
     ]
     .iter()
     .fold(text, |text, prefix| text.replacen(prefix, "", 1));
-    text.lines().next().unwrap_or_default().to_owned()
+    let text = text.split(", errors: ").next().unwrap_or_default();
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    match lines.next_back() {
+        // What a parser of something else has drawn stands between.
+        Some(last) if first.ends_with(':') => format!("{first} {}", last.trim_start_matches("error: ")),
+        _ => first.to_owned(),
+    }
 }
 
 fn explain(error: Error, text: &str, columns: &Schema) -> Error {

@@ -74,9 +74,6 @@ impl Defaults {
 /// All of them, where a category takes no input of its own.
 const ALL: CategoryLimit = CategoryLimit { top_k: usize::MAX, frequency_threshold: 1, is_written: true };
 
-/// For the elements of arrays, each of which is a number in every row.
-const ELEMENTS_MAX: usize = 1_000;
-
 /// Steps under construction.
 #[derive(Debug)]
 pub(crate) struct Steps {
@@ -195,8 +192,7 @@ impl Steps {
                     self.add_feature(name, &scaled, FeatureKind::Number)
                 }
                 Some(element) if is_text(element) => {
-                    let limit = CategoryLimit { top_k: ELEMENTS_MAX, ..defaults.limit() };
-                    let encoded = self.fit(FitFunction::MultiHotEncoder(limit), column)?;
+                    let encoded = self.fit(FitFunction::MultiHotEncoder(defaults.limit()), column)?;
                     self.add_feature(name, &encoded, FeatureKind::MultiHot)
                 }
                 Some(_) => refuse("an array must hold numbers or strings"),

@@ -9,7 +9,9 @@ use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 
 use super::*;
 
+mod earlier;
 mod golden;
+mod places;
 mod speed;
 mod sql;
 mod target;
@@ -51,6 +53,8 @@ fn show(block: &Block, layout: &crate::shards::FeatureLayout) -> Vec<String> {
         let numbers = &block.dense[i * layout.dense..(i + 1) * layout.dense];
         let mut text: Vec<String> =
             numbers.iter().map(|x| format!("{}", (f64::from(*x) * 1e4).round() / 1e4 + 0.0)).collect();
+        let bag = block.bags.of(i);
+        text.extend((0..layout.bag as u32).map(|place| u8::from(bag.contains(&place)).to_string()));
         if !layout.groups.is_empty() {
             let groups = layout.groups.len();
             text.push("|".to_owned());
@@ -95,16 +99,16 @@ const FEATURES: &[(&str, &str, &str, &[&str])] = &[
     ("b", "(TRUE), (FALSE), (NULL)", "b", &["| 1", "| 0", "| 2"]),
     ("s", "('b'), ('a'), ('b')", "s", &["| 1", "| 0", "| 1"]),
     // Explicit encoders keep BigQuery's defaults, of which the threshold is 5 rows.
-    ("s", "('b'), ('a'), ('b'), (NULL)", "ML.ONE_HOT_ENCODER(s) OVER ()", &["| 0", "| 0", "| 0", "| 0"]),
+    ("s", "('b'), ('a'), ('b'), (NULL)", "ML.ONE_HOT_ENCODER(s) OVER ()", &["| 1", "| 1", "| 1", "| 0"]),
     (
         "s",
         "('b'), ('a'), ('b'), (NULL), ('c')",
         "ML.ONE_HOT_ENCODER(s, 'none', 2, 0) OVER ()",
-        &["| 1", "| 0", "| 1", "| 2", "| 2"],
+        &["| 1", "| 0", "| 1", "| 2", "| 3"],
     ),
     ("s", "('b'), ('a'), ('b')", "ML.ONE_HOT_ENCODER(s, 'most_frequent', 10, 0) OVER ()", &["| -", "| 0", "| -"]),
     ("i", "(10), (9), (10), (-1)", "ML.ONE_HOT_ENCODER(i, 'none', 10, 0) OVER ()", &["| 2", "| 1", "| 2", "| 0"]),
-    ("i", "(10), (9), (NULL)", "ML.ONE_HOT_ENCODER(i, 'none', 1, 0) OVER ()", &["| 1", "| 0", "| 1"]),
+    ("i", "(10), (9), (NULL)", "ML.ONE_HOT_ENCODER(i, 'none', 1, 0) OVER ()", &["| 2", "| 0", "| 1"]),
     ("x", "(10.0), (9.0), (NULL)", "ML.IMPUTER(x, 'most_frequent') OVER ()", &["10", "9", "9"]),
     ("s", "('b'), ('a'), ('b'), (NULL)", "ML.LABEL_ENCODER(s, 10, 0) OVER ()", &["2", "1", "2", "0"]),
     (
@@ -148,6 +152,8 @@ const FEATURES: &[(&str, &str, &str, &[&str])] = &[
         &["| 0", "| 0", "| 1", "| 1"],
     ),
     ("x, y", "(1, 2), (3, 4)", "* EXCEPT (x)", &["2", "4"]),
+    ("x", "(1.0), (NULL)", "COALESCE(x, 5) AS a, NVL(X, 7) AS b", &["1 1", "5 7"]),
+    ("x", "(1.0), (NULL)", "ML.MAX_ABS_SCALER(IFNULL(x, 5)) OVER () AS a", &["0.2", "1"]),
     ("x, y", "(1, 2), (3, 4)", "*, x + y AS sum", &["1 2 3", "3 4 7"]),
     ("d", "(DATE '2024-02-29')", "date_part('year', d) AS year, date_part('dow', d) AS dow", &["2024 4"]),
     // Constants come as whatever SQL makes of them: a bound parameter is a CAST.
@@ -421,7 +427,7 @@ async fn category_encodings_without_a_transform() {
         (CategoryEncoding::Dummy, ["| -", "| 0", "| -"]),
         (CategoryEncoding::Label, ["2", "1", "2"]),
     ] {
-        let options = AutomaticOptions { categories, standardise: true };
+        let options = AutomaticOptions { categories, ..AutomaticOptions::default() };
         let spec = TransformSpec::automatic(&schema_of(&frame), &[], options).unwrap();
         let frozen = spec.fit(&frame, &FitOptions::default()).await.unwrap();
         assert_eq!(show(&frozen.apply(&batch).unwrap(), frozen.layout()), expected, "{categories:?}");
