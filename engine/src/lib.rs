@@ -7,6 +7,7 @@ mod delta;
 pub mod dictionaries;
 pub mod error;
 pub mod events;
+pub mod expression;
 pub mod extension;
 pub mod fault;
 mod functions;

@@ -33,6 +33,7 @@ use crate::analysis;
 use crate::configuration::{RUNTIME, carry_over, configuration, set_runtime, update_functions};
 use crate::delta::DeltaTable;
 use crate::error::{Error, Result};
+use crate::expression::{Listed, read_list, with_language};
 use crate::extension::Extension;
 use crate::functions;
 use crate::gang::{Gangs, ThreadGangs};
@@ -163,12 +164,9 @@ impl SessionBuilder {
             .with_config(configuration(&options, runner.as_ref())?)
             .with_runtime_env(runtime)
             .with_query_planner(Arc::new(SinkPlanner::new(stores.clone())))
-            .with_analyzer_rules(analysis::analyzer_rules(runner.is_remote()))
-            .with_expr_planners(analysis::expr_planners())
-            .with_type_planner(Arc::new(analysis::Types))
             .with_optimizer_rules(logical)
-            .with_physical_optimizer_rules(rules::physical(&memory, &footers, runner.is_remote()))
-            .with_default_features();
+            .with_physical_optimizer_rules(rules::physical(&memory, &footers, runner.is_remote()));
+        let builder = with_language(builder, runner.is_remote()).with_default_features();
         let mut state = with_extension(builder, &extension).build();
         let (planned, versions) = (Planned::default(), Versions::default());
         let tables = Arc::new(FileTables::new(stores.clone(), planned.clone(), versions.clone()));
@@ -422,6 +420,14 @@ impl Session {
     /// The tokens of `text` with parameters in their places.
     pub fn bind(&self, text: &str) -> Result<Vec<TokenWithSpan>> {
         self.parameters().bind(text, tokens::tokenize_as(text, self.dialect().as_ref())?)
+    }
+
+    /// The items of the select list `text`, parameters bound.
+    ///
+    /// # Errors
+    /// Text that is no select list, a parameter that was not declared; with its place.
+    pub fn select_list(&self, text: &str) -> Result<Vec<Listed>> {
+        read_list(text, self.bind(text)?, self.dialect().as_ref())
     }
 
     /// The dialect of SQL that statements are written in (`datafusion.sql_parser.dialect`).

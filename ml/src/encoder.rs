@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::shards::Block;
 use crate::transform::{FrozenTransform, LabelEncoding};
 
-/// Column beside those of the training query that holds the label as TRANSFORM makes it.
+/// Column beside those of the training query that holds the label as TRANSFORM makes it, but for a function that is fitted.
 pub(crate) const LABEL: &str = "__gm_label";
 
 /// See the module.
@@ -35,7 +35,7 @@ impl RowEncoder {
             .column_by_name(LABEL)
             .ok_or_else(|| Error::invalid("training rows came without their label beside them"))?;
         let mut block = self.transform.apply(batch)?;
-        block.labels = self.labels.encode(label)?;
+        block.labels = self.labels.encode(&self.transform.finished_label(label)?)?;
         block.weights = match self.weights.as_slice() {
             [] => vec![1.0; block.rows],
             weights => block.labels.iter().map(|class| weights[*class as usize]).collect(),

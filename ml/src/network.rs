@@ -14,7 +14,7 @@ use crate::kernel::Kernel;
 use crate::layer::{Activation, dense, dropout, norm};
 use crate::loss::Loss;
 use crate::random::Stream;
-use crate::shards::{Block, FeatureLayout};
+use crate::shards::{BagRows, Block, FeatureLayout};
 
 mod backward;
 
@@ -218,6 +218,7 @@ impl Architecture {
                     let dense_weights = &weights[..dense_inputs * layer.width];
                     dense::forward(kernel, rows, dense_inputs, layer.width, tile.dense, dense_weights, z);
                     dense::gather(&self.group_offsets, tile.indices, weights, layer.width, z);
+                    dense::gather_bags(dense_inputs, tile.bags, weights, layer.width, z);
                 }
                 Some(before) => {
                     let x = &before.output()[..rows * layer.inputs];
@@ -283,6 +284,8 @@ pub struct Tile<'a> {
     pub dense: &'a [f32],
     /// [R x groups]
     pub indices: &'a [u32],
+    /// [R], or none without a bag.
+    pub bags: BagRows<'a>,
     /// [R]; may be empty when only predicting.
     pub labels: &'a [f32],
     /// [R]; may be empty when only predicting.
@@ -299,6 +302,7 @@ impl<'a> Tile<'a> {
             rows: range.len(),
             dense: &block.dense[range.start * layout.dense..range.end * layout.dense],
             indices: &block.indices[range.start * groups..range.end * groups],
+            bags: block.bags.borrowed(range),
             labels: &block.labels[labels],
             weights: &block.weights[weights],
         }
@@ -309,7 +313,8 @@ impl<'a> Tile<'a> {
         Tile {
             rows: rows.len(),
             dense: &self.dense[scaled(rows.clone(), layout.dense)],
-            indices: &self.indices[scaled(rows, layout.groups.len())],
+            indices: &self.indices[scaled(rows.clone(), layout.groups.len())],
+            bags: self.bags.part(rows),
             labels: &[],
             weights: &[],
         }

@@ -433,7 +433,14 @@ mod tests {
         let architecture = Architecture::new(&spec).unwrap();
         let rows = case.labels.len();
         let row_weights = vec![1.0; rows];
-        let tile = Tile { rows, dense: &case.x, indices: &[], labels: &case.labels, weights: &row_weights };
+        let tile = Tile {
+            rows,
+            dense: &case.x,
+            indices: &[],
+            bags: Default::default(),
+            labels: &case.labels,
+            weights: &row_weights,
+        };
         // PyTorch's vectors begin with the first layer, ours with the last.
         let order: Vec<usize> = architecture.views().iter().flat_map(|view| view.range.clone()).collect();
         let mut weights = vec![0.0; architecture.parameters()];

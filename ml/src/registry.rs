@@ -17,6 +17,7 @@ use crate::live::{self, Running};
 use crate::model::files::{self, ModelRecord, RowCounts};
 use crate::model::{ModelShape, Predictor};
 use crate::name::{ModelName, VersionChoice};
+use crate::transform::LabelSource;
 
 /// A model in memory.
 pub(crate) struct Loaded {
@@ -230,6 +231,7 @@ pub(crate) async fn load_curve_for_planning(session: &Session, name: &ModelName)
                 name: run.model.clone(),
                 model_type: run.model_type,
                 label: run.label.clone(),
+                label_source: LabelSource::Column(run.label.clone()),
                 label_type: arrow::datatypes::DataType::Null,
                 inputs: Vec::new(),
                 classes: None,

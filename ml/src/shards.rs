@@ -15,31 +15,39 @@ use serde::{Deserialize, Serialize};
 /// In a group's index column: no column of the group is set.
 pub const NO_CATEGORY: u32 = u32::MAX;
 
-/// How D logical inputs are laid out: `dense` columns first, then the columns of each one-hot group in order.
+/// How D logical inputs are laid out: `dense` columns first, then those of the bag, then the columns of each one-hot group in
+/// order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FeatureLayout {
     /// Leading inputs that are given as numbers.
     pub dense: usize,
+    /// Width of the bag: inputs that are 1 or 0, of which a row sets any number.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bag: usize,
     /// Width of each one-hot group; a row sets at most one column of each.
     pub groups: Vec<u32>,
     /// Names of the D logical inputs, for weights and explanations.
     pub names: Vec<String>,
 }
 
+fn is_zero(width: &usize) -> bool {
+    *width == 0
+}
+
 impl FeatureLayout {
     /// A layout of dense columns alone, named `f0`, `f1`, ...
     pub fn of_dense(dense: usize) -> Self {
-        FeatureLayout { dense, groups: Vec::new(), names: (0..dense).map(|i| format!("f{i}")).collect() }
+        FeatureLayout { dense, names: (0..dense).map(|i| format!("f{i}")).collect(), ..FeatureLayout::default() }
     }
 
     /// D, the number of logical inputs.
     pub fn dims(&self) -> usize {
-        self.dense + self.groups.iter().map(|width| *width as usize).sum::<usize>()
+        self.dense + self.bag + self.groups.iter().map(|width| *width as usize).sum::<usize>()
     }
 
     /// First logical input of each group.
     pub fn group_offsets(&self) -> Vec<usize> {
-        let mut next = self.dense;
+        let mut next = self.dense + self.bag;
         self.groups
             .iter()
             .map(|width| {
@@ -48,6 +56,60 @@ impl FeatureLayout {
                 first
             })
             .collect()
+    }
+}
+
+/// For each row, which inputs of the bag are 1.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Bags {
+    /// [R], or none where there is no bag: where a row's places begin and end.
+    pub rows: Vec<(u32, u32)>,
+    /// Inputs, from the first of the bag on.
+    pub places: Vec<u32>,
+}
+
+impl Bags {
+    /// The places of a row.
+    pub fn of(&self, row: usize) -> &[u32] {
+        self.borrowed(row..row + 1).of(0)
+    }
+
+    /// Adds a row.
+    pub fn push(&mut self, places: impl IntoIterator<Item = u32>) {
+        let begin = self.places.len() as u32;
+        self.places.extend(places);
+        self.rows.push((begin, self.places.len() as u32));
+    }
+
+    /// Some of the rows.
+    pub fn borrowed(&self, rows: Range<usize>) -> BagRows<'_> {
+        let rows = if self.rows.is_empty() { &[] } else { &self.rows[rows] };
+        BagRows { rows, places: &self.places }
+    }
+}
+
+/// Rows of [`Bags`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BagRows<'a> {
+    rows: &'a [(u32, u32)],
+    places: &'a [u32],
+}
+
+impl<'a> BagRows<'a> {
+    /// The places of a row.
+    pub fn of(&self, row: usize) -> &'a [u32] {
+        self.rows.get(row).map_or(&[], |(begin, end)| &self.places[*begin as usize..*end as usize])
+    }
+
+    /// The places of each row; none where there is no bag.
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u32]> + use<'a> {
+        let places = self.places;
+        self.rows.iter().map(move |(begin, end)| &places[*begin as usize..*end as usize])
+    }
+
+    /// Some of the rows.
+    pub fn part(&self, rows: Range<usize>) -> BagRows<'a> {
+        BagRows { rows: if self.rows.is_empty() { &[] } else { &self.rows[rows] }, places: self.places }
     }
 }
 
@@ -60,6 +122,8 @@ pub struct Block {
     pub dense: Vec<f32>,
     /// [R x G], row-major: the set column within its group, or [`NO_CATEGORY`].
     pub indices: Vec<u32>,
+    /// Which inputs of the bag each row sets.
+    pub bags: Bags,
     /// [R]: class index, or the value to predict.
     pub labels: Vec<f32>,
     /// [R]: weight of the row in the loss (class weights come this way); 0 for rows that do not count.
@@ -74,6 +138,7 @@ impl Block {
             ("indices", self.indices.len(), self.rows * layout.groups.len()),
             ("labels", self.labels.len(), self.rows),
             ("weights", self.weights.len(), self.rows),
+            ("bags", self.bags.rows.len(), if layout.bag > 0 { self.rows } else { 0 }),
         ];
         for (part, got, expected) in parts {
             if got != expected {
@@ -82,6 +147,9 @@ impl Block {
                     self.rows
                 )));
             }
+        }
+        if let Some(place) = self.bags.places.iter().find(|place| **place as usize >= layout.bag) {
+            return Err(Error::invalid(format!("place {place} of the bag, which has {} columns", layout.bag)));
         }
         for (row, indices) in self.indices.chunks_exact(layout.groups.len().max(1)).enumerate() {
             for (group, (index, width)) in indices.iter().zip(&layout.groups).enumerate() {
@@ -170,6 +238,7 @@ impl MemoryShards {
                         rows: end - start,
                         dense: shard.dense[start * dense..end * dense].to_vec(),
                         indices: shard.indices[start * groups..end * groups].to_vec(),
+                        bags: bags_of(&shard.bags, start..end),
                         labels: shard.labels[start..end].to_vec(),
                         weights: shard.weights[start..end].to_vec(),
                     })
@@ -179,6 +248,12 @@ impl MemoryShards {
         let shards = shards.into_iter().map(cut).collect();
         Self::new(layout, block_rows, shards)
     }
+}
+
+fn bags_of(bags: &Bags, rows: Range<usize>) -> Bags {
+    let mut part = Bags::default();
+    bags.borrowed(rows).iter().for_each(|places| part.push(places.iter().copied()));
+    part
 }
 
 impl ShardSet for MemoryShards {
@@ -213,16 +288,22 @@ mod tests {
             indices: vec![1; rows],
             labels: vec![0.0; rows],
             weights: vec![1.0; rows],
+            ..Block::default()
         }
     }
 
     fn layout() -> FeatureLayout {
-        FeatureLayout { dense: 2, groups: vec![3], names: ["a", "b", "c=x", "c=y", "c=z"].map(String::from).to_vec() }
+        FeatureLayout {
+            dense: 2,
+            groups: vec![3],
+            names: ["a", "b", "c=x", "c=y", "c=z"].map(String::from).to_vec(),
+            ..FeatureLayout::default()
+        }
     }
 
     #[test]
     fn dims_and_offsets_count_every_group() {
-        let layout = FeatureLayout { dense: 2, groups: vec![3, 5], names: vec![] };
+        let layout = FeatureLayout { dense: 2, groups: vec![3, 5], names: vec![], ..FeatureLayout::default() };
         assert_eq!(layout.dims(), 10);
         assert_eq!(layout.group_offsets(), [2, 5]);
     }

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, FieldRef, Schema};
 use bytes::Bytes;
+use datafusion::common::TableReference;
 use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::{Expr, cast};
 use datafusion::prelude::Column;
@@ -32,7 +33,8 @@ use crate::spec::{CheckedSpec, ClassWeights, IfExists, ModelSpec};
 use crate::statement::CreateModel;
 use crate::statistics::Rows;
 use crate::transform::{
-    AutomaticOptions, Find, FitOptions, FrozenTransform, InputColumn, LabelEncoding, LabelTask, Target, TransformSpec,
+    AutomaticOptions, Find, FitOptions, FrozenTransform, InputColumn, LabelEncoding, LabelSpec, LabelTask, Source,
+    Target, TransformSpec, of_the_clause,
 };
 
 /// A specification that fits its query: ready to be trained.
@@ -41,8 +43,7 @@ struct Planned {
     /// With plain column types.
     query: DataFrame,
     transform: TransformSpec,
-    label: Expr,
-    label_type: DataType,
+    label: LabelSpec,
 }
 
 /// A model that has been trained and not yet published.
@@ -54,6 +55,7 @@ struct Made {
 }
 
 fn plan(session: &Session, spec: &ModelSpec, query: &DataFrame) -> Result<Planned> {
+    let tables: Vec<Option<TableReference>> = query.schema().iter().map(|(table, _)| table.cloned()).collect();
     let query = normalised(query.clone())?;
     let schema = query.schema().as_arrow().clone();
     let mut spec = spec.check(&schema)?;
@@ -62,27 +64,49 @@ fn plan(session: &Session, spec: &ModelSpec, query: &DataFrame) -> Result<Planne
             .parse()
             .map_err(|_| Error::Usage(format!("ml.seed: expected a whole number of at least 0, got `{seed}`")))?;
     }
-    // A BOOL column that decides the split is no feature, not even of TRANSFORM (*).
-    let visible: Vec<_> = schema
-        .fields()
-        .iter()
-        .filter(|field| Some(field.name().as_str()) != spec.split.reserved_column())
-        .cloned()
-        .collect();
-    let visible = Schema::new(visible);
     let labels = [spec.label.clone()];
-    let transform = match &spec.transform {
-        Some(list) => TransformSpec::parse(list, &visible, &labels)
-            .map_err(|error| spec.transform_offset.into_iter().fold(error, Error::at_offset))?,
-        None => TransformSpec::automatic(
-            &visible,
-            &labels,
-            AutomaticOptions { categories: spec.category_encoding, ..AutomaticOptions::default() },
-        )?,
+    let categories_max = spec.categories_max();
+    let transform = match spec.transform.take() {
+        Some(list) => {
+            let source =
+                Source { columns: &schema, tables: &tables, split_column: spec.split.column(), categories_max };
+            let (transform, bound) =
+                written(session, &list, source, &labels).map_err(|error| placed(error, spec.transform_offset))?;
+            spec.transform = Some(bound);
+            transform
+        }
+        None => {
+            let is_feature = |field: &&FieldRef| Some(field.name().as_str()) != spec.split.column();
+            let visible = Schema::new(schema.fields().iter().filter(is_feature).cloned().collect::<Vec<_>>());
+            let categories = spec.category_encoding;
+            let options = AutomaticOptions { categories, categories_max, ..AutomaticOptions::default() };
+            TransformSpec::automatic(&visible, &labels, options)?
+        }
     };
-    let (label, label_type) = transform.label(&spec.label)?;
-    check_label_type(&spec, &label_type)?;
-    Ok(Planned { spec, query, transform, label, label_type })
+    let label = transform.label(&spec.label)?;
+    check_label_type(&spec, &label.data_type)?;
+    Ok(Planned { spec, query, transform, label })
+}
+
+/// The transform that TRANSFORM says, and its text with the values of parameters in their places.
+fn written(session: &Session, list: &str, source: Source<'_>, labels: &[String]) -> Result<(TransformSpec, String)> {
+    let items = session.select_list(list).map_err(of_the_clause)?;
+    let transform = TransformSpec::of_list(&items, source, labels)?;
+    // As it was written where it says all.
+    let bound = match list.contains('$') {
+        true => items.iter().map(|listed| listed.item.to_string()).collect::<Vec<_>>().join(", "),
+        false => list.to_owned(),
+    };
+    Ok((transform, bound))
+}
+
+/// An error of the clause that begins at `clause` in the statement; programs have no statement.
+fn placed(error: Error, clause: Option<usize>) -> Error {
+    match (error, clause) {
+        (error, Some(clause)) => error.at_offset(0).shifted(clause),
+        (Error::Invalid { message, hint, .. }, None) => Error::Invalid { message, offset: None, hint },
+        (other, None) => other,
+    }
 }
 
 /// What fitting the label would find out, before anything is read.
@@ -120,7 +144,8 @@ pub(crate) async fn check(session: &Session, spec: &ModelSpec, query: &DataFrame
             name: planned.spec.name.clone(),
             model_type: planned.spec.model_type,
             label: planned.spec.label.clone(),
-            label_type: planned.label_type,
+            label_source: planned.label.source,
+            label_type: planned.label.data_type,
             inputs: feature_inputs(&planned.transform)?,
             classes: None,
         },
@@ -323,13 +348,12 @@ async fn make_on(
     cluster: Option<Arc<Cluster>>,
     job: &JobContext,
 ) -> Result<Made> {
-    let Planned { spec, query, transform, label, label_type } = planned;
-    let gathered = gather(session, &query, label, &spec, cluster.as_deref(), job).await?;
+    let Planned { spec, query, transform, label } = planned;
+    let gathered = gather(session, &query, label.base.clone(), &spec, cluster.as_deref(), job).await?;
     let rows = gathered.rows();
     let split = Split::decide(&spec.split, rows).await?;
-    let labels = fit_label(rows, &spec, &label_type).await?;
-    let frozen = match fit_transform(session, rows, &split, &transform, &labels, job).await {
-        Ok(frozen) => frozen,
+    let (frozen, labels) = match fit(session, rows, &split, &transform, &spec, &label, job).await {
+        Ok(fitted) => fitted,
         Err(_) if rows.part(&split, Part::Train).await?.count().await? == 0 => {
             return Err(nothing_to_train_on(&split, rows.rows()));
         }
@@ -469,10 +493,37 @@ pub(crate) fn tell(job: &JobContext, task: &str, done: u64, total: Option<u64>) 
     job.emit(Event::Progress(Progress { task: task.into(), done, total, unit: "rows", fields: Vec::new() }));
 }
 
+/// The transform and the label. A label that is fitted itself can only be looked at when the transform is known; other labels
+/// come first, since categories may be encoded with them.
+async fn fit(
+    session: &Session,
+    rows: &dyn TrainingRows,
+    split: &Split,
+    transform: &TransformSpec,
+    spec: &CheckedSpec,
+    label: &LabelSpec,
+    job: &JobContext,
+) -> Result<(FrozenTransform, LabelEncoding)> {
+    if label.is_fitted {
+        let frozen = fit_transform(session, rows, split, transform, None, job).await?;
+        let finished = frozen.finished_label_call(column(LABEL))?;
+        let labels = fit_label(rows, spec, finished, &label.data_type).await?;
+        return Ok((frozen, labels));
+    }
+    let labels = fit_label(rows, spec, column(LABEL), &label.data_type).await?;
+    let target = Target { label: column(LABEL), encoding: labels.clone() };
+    Ok((fit_transform(session, rows, split, transform, Some(target), job).await?, labels))
+}
+
 /// Classes are those of all rows, so that a rare one that only the held-out rows show does not end the evaluation.
-async fn fit_label(rows: &dyn TrainingRows, spec: &CheckedSpec, label_type: &DataType) -> Result<LabelEncoding> {
+async fn fit_label(
+    rows: &dyn TrainingRows,
+    spec: &CheckedSpec,
+    label: Expr,
+    label_type: &DataType,
+) -> Result<LabelEncoding> {
     let all = rows.part(&Split::None, Part::Train).await?;
-    Ok(LabelEncoding::fit(&all, &spec.label, column(LABEL), label_type, task(spec)).await?.encoding)
+    Ok(LabelEncoding::fit(&all, &spec.label, label, label_type, task(spec)).await?.encoding)
 }
 
 /// Rows up to which exact medians of all columns are computed for ML.FEATURE_INFO: they need memory for each distinct
@@ -506,14 +557,13 @@ async fn fit_transform(
     rows: &dyn TrainingRows,
     split: &Split,
     transform: &TransformSpec,
-    labels: &LabelEncoding,
+    target: Option<Target>,
     job: &JobContext,
 ) -> Result<FrozenTransform> {
     tell(job, "fit transform", 0, None);
     let train = rows.part(split, Part::Train).await?;
-    let target = Target { label: column(LABEL), encoding: labels.clone() };
     let quantiles = find_quantiles(session.memory_limit(), rows, &train);
-    let options = FitOptions { medians: rows.rows() <= MEDIANS_UP_TO, target: Some(target), quantiles };
+    let options = FitOptions { medians: rows.rows() <= MEDIANS_UP_TO, target, quantiles };
     let frozen = transform.fit(&train, &options).await?;
     for warning in frozen.warnings() {
         job.emit(Event::Warning(warning.clone()));
@@ -525,8 +575,8 @@ async fn fit_transform(
 fn nothing_to_train_on(split: &Split, all: u64) -> Error {
     match split {
         Split::Column { name } => {
-            Error::invalid(format!("DATA_SPLIT_COL `{name}` is TRUE in all {all} rows: none is left to train on"))
-                .with_hint("TRUE holds a row out for evaluation, FALSE trains on it")
+            Error::invalid(format!("DATA_SPLIT_COL `{name}` is FALSE in none of {all} rows: none is left to train on"))
+                .with_hint("TRUE and NULL hold a row out for evaluation, FALSE trains on it")
         }
         _ => Error::invalid(format!("the split leaves none of {all} rows to train on")),
     }

@@ -194,6 +194,7 @@ impl Usage {
                 i64::MAX,
                 "frequency_threshold",
             )? as u64,
+            is_written: constants.len() >= 2,
         })
     }
 

@@ -22,7 +22,7 @@ pub(crate) fn value(expr: &Expr) -> Result<ScalarValue> {
         &RecordBatchOptions::new().with_row_count(Some(1)),
     )
     .map_err(|_| constant())?;
-    match planning::physical(planned, &none)?.evaluate(&one_row).map_err(|_| constant())? {
+    match planning::physical(planned, &text, &none)?.evaluate(&one_row).map_err(|_| constant())? {
         ColumnarValue::Scalar(value) => Ok(value),
         ColumnarValue::Array(array) => ScalarValue::try_from_array(&array, 0).map_err(|_| constant()),
     }

@@ -4,7 +4,7 @@
 //! Weights are [I x H], so that a one-hot column's weights lie together.
 
 use crate::kernel::Kernel;
-use crate::shards::NO_CATEGORY;
+use crate::shards::{BagRows, NO_CATEGORY};
 
 /// z = x W. Shapes: x [R x I], W [I x H], z [R x H].
 pub fn forward(kernel: Kernel, rows: usize, inputs: usize, outputs: usize, x: &[f32], weights: &[f32], z: &mut [f32]) {
@@ -55,6 +55,42 @@ pub fn gather(offsets: &[usize], indices: &[u32], weights: &[f32], outputs: usiz
 pub fn scatter(offsets: &[usize], indices: &[u32], dz: &[f32], outputs: usize, dw: &mut [f32]) {
     if !offsets.is_empty() {
         scatter_rows(offsets, indices, dz, outputs, dw);
+    }
+}
+
+/// As [`gather`], of the bag, whose first row in `weights` is `first`.
+pub fn gather_bags(first: usize, bags: BagRows<'_>, weights: &[f32], outputs: usize, z: &mut [f32]) {
+    for (z, places) in z.chunks_exact_mut(outputs).zip(bags.iter()) {
+        gather_bag(first, places, weights, outputs, z);
+    }
+}
+
+/// As [`scatter`], of the bag.
+pub fn scatter_bags(first: usize, bags: BagRows<'_>, dz: &[f32], outputs: usize, dw: &mut [f32]) {
+    for (dz, places) in dz.chunks_exact(outputs).zip(bags.iter()) {
+        scatter_bag(first, places, dz, outputs, dw);
+    }
+}
+
+vectorized! {
+    fn gather_bag(first: usize, places: &[u32], weights: &[f32], outputs: usize, z: &mut [f32]) {
+        for place in places {
+            let start = (first + *place as usize) * outputs;
+            for (z, w) in z.iter_mut().zip(&weights[start..start + outputs]) {
+                *z += *w;
+            }
+        }
+    }
+}
+
+vectorized! {
+    fn scatter_bag(first: usize, places: &[u32], dz: &[f32], outputs: usize, dw: &mut [f32]) {
+        for place in places {
+            let start = (first + *place as usize) * outputs;
+            for (w, d) in dw[start..start + outputs].iter_mut().zip(dz) {
+                *w += *d;
+            }
+        }
     }
 }
 

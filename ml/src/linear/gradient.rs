@@ -7,7 +7,7 @@ use engine::Result;
 use super::fold::Sum;
 use super::model::{LinearKind, logistic};
 use super::{Run, matrix};
-use crate::shards::{Block, FeatureLayout, NO_CATEGORY, ShardSet};
+use crate::shards::{BagRows, Block, FeatureLayout, NO_CATEGORY, ShardSet};
 
 /// Rows that are worked on at a time: their numbers as `f64` stay in the cache.
 const TILE_ROWS: usize = 128;
@@ -123,6 +123,8 @@ impl<'a> Pass<'a> {
         self.inputs.extend(block.dense[start * p..][..rows * p].iter().map(|x| f64::from(*x)));
         let indices = &block.indices[start * groups..][..rows * groups];
         self.set_scores(rows, indices);
+        let bags = block.bags.borrowed(start..start + rows);
+        self.add_bag_scores(bags);
         let (labels, weights) = (&block.labels[start..][..rows], &block.weights[start..][..rows]);
         for ((z, label), weight) in self.scores.chunks_exact_mut(c).zip(labels).zip(weights) {
             let (label, weight) = (f64::from(*label), f64::from(*weight));
@@ -132,6 +134,7 @@ impl<'a> Pass<'a> {
         }
         if self.with_gradient {
             self.add_gradient(rows, indices);
+            self.add_bag_gradient(bags);
         }
     }
 
@@ -155,6 +158,29 @@ impl<'a> Pass<'a> {
             for (index, offset) in indices.iter().zip(&self.offsets).filter(|(index, _)| **index != NO_CATEGORY) {
                 let row = &weights[(offset + *index as usize) * c..][..c];
                 z.iter_mut().zip(row).for_each(|(z, w)| *z += w);
+            }
+        }
+    }
+
+    /// scores += the weights of each row's places in the bag.
+    fn add_bag_scores(&mut self, bags: BagRows<'_>) {
+        let (p, c, weights) = (self.dense, self.kind.outputs(), self.parameters.weights());
+        for (z, places) in self.scores.chunks_exact_mut(c).zip(bags.iter()) {
+            for place in places {
+                let row = &weights[(p + *place as usize) * c..][..c];
+                z.iter_mut().zip(row).for_each(|(z, w)| *z += w);
+            }
+        }
+    }
+
+    /// gradient += the bag's part of Xᵀ residuals.
+    fn add_bag_gradient(&mut self, bags: BagRows<'_>) {
+        let (p, c) = (self.dense, self.kind.outputs());
+        let gradient = self.gradient.weights_mut();
+        for (r, places) in self.scores.chunks_exact(c).zip(bags.iter()) {
+            for place in places {
+                let row = &mut gradient[(p + *place as usize) * c..][..c];
+                row.iter_mut().zip(r).for_each(|(g, r)| *g += r);
             }
         }
     }

@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn sums_are_those_of_rows_written_out_with_the_same_bits_at_every_level() {
         for (dense, groups) in [(0, vec![4, 3]), (1, vec![]), (14, vec![16, 3, 104]), (31, vec![5]), (45, vec![2, 2])] {
-            let layout = FeatureLayout { dense, groups, names: Vec::new() };
+            let layout = FeatureLayout { dense, groups, names: Vec::new(), ..FeatureLayout::default() };
             let (block, offsets, n) = (rows(&layout, 333), layout.group_offsets(), layout.dims() + 1);
             let means: Vec<f64> = (0..dense).map(|i| 0.1 * i as f64).collect();
             let at: Vec<f64> = (0..n).map(|i| (i as f64).sin()).collect();

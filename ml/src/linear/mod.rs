@@ -31,6 +31,7 @@ mod newton;
 mod normal;
 mod passes;
 mod penalty;
+mod written_out;
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -41,8 +42,9 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use passes::{Passes, Seat};
+use written_out::WrittenOut;
 
-use crate::shards::ShardSet;
+use crate::shards::{FeatureLayout, ShardSet};
 use crate::train::{Outcome, Place, share};
 
 pub use inference::Inference;
@@ -174,8 +176,26 @@ pub fn fit(
     observer: &dyn LinearObserver,
 ) -> Result<LinearFit> {
     check(plan)?;
+    if has_small_bag(train) {
+        let (written, eval) = (WrittenOut::new(train), eval.map(WrittenOut::new));
+        let fit = fit(plan, &written, eval.as_ref().map(|eval| eval as &dyn ShardSet), keeping, observer)?;
+        return Ok(fit.of(train.layout()));
+    }
     let passes = RefCell::new(Passes::begin(None, keeping, identity(plan, train, eval))?);
     solve(plan, train, eval, &passes, observer)
+}
+
+/// Whether there is a bag, and inputs are so few that a solver may keep a matrix of them.
+fn has_small_bag(train: &dyn ShardSet) -> bool {
+    train.layout().bag > 0 && train.layout().dims() < MATRIX_PARAMETERS_MAX
+}
+
+impl LinearFit {
+    /// The same of inputs that lie in another way.
+    fn of(mut self, layout: &FeatureLayout) -> Self {
+        self.model.layout = layout.clone();
+        self
+    }
 }
 
 /// What one rank of a gang does; all end with the same fit. Errors as [`fit`].
@@ -188,6 +208,14 @@ pub fn fit_rank(
     place: Place<'_>,
 ) -> Result<Outcome<LinearFit>> {
     check(plan)?;
+    if has_small_bag(train) {
+        let (written, eval) = (WrittenOut::new(train), eval.map(WrittenOut::new));
+        let eval = eval.as_ref().map(|eval| eval as &dyn ShardSet);
+        return Ok(match fit_rank(plan, &written, eval, keeping, observer, place)? {
+            Outcome::Finished(fit) => Outcome::Finished(fit.of(train.layout())),
+            other => other,
+        });
+    }
     let plan = &LinearPlan { workers: place.threads, ..plan.clone() };
     let (rank, world) = (place.mesh.rank(), place.mesh.world());
     for set in [Some(train), eval].into_iter().flatten() {

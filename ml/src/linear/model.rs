@@ -80,6 +80,7 @@ impl LinearModel {
                 scores.iter_mut().zip(weights).for_each(|(score, w)| *score += x * w);
             };
             block.dense[row * dense..][..dense].iter().enumerate().for_each(|(input, x)| add(f64::from(*x), input));
+            block.bags.of(row).iter().for_each(|place| add(1.0, dense + *place as usize));
             for (index, offset) in block.indices[row * groups..][..groups].iter().zip(&offsets) {
                 if *index != NO_CATEGORY {
                     add(1.0, offset + *index as usize);

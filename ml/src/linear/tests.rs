@@ -27,13 +27,19 @@ fn shards(layout: FeatureLayout, rows: &Block, cuts: &[usize]) -> MemoryShards {
         indices: rows.indices[start * groups..end * groups].to_vec(),
         labels: rows.labels[start..end].to_vec(),
         weights: rows.weights[start..end].to_vec(),
+        ..Block::default()
     };
     MemoryShards::from_whole(layout, 16, starts.zip(ends).map(part).collect()).unwrap()
 }
 
 fn rows(golden: &Value, case: &Value) -> (FeatureLayout, Block) {
     let groups: Vec<u32> = numbers(&golden["groups"]).iter().map(|w| *w as u32).collect();
-    let layout = FeatureLayout { dense: 3, groups, names: (0..10).map(|i| format!("x{i}")).collect() };
+    let layout = FeatureLayout {
+        dense: 3,
+        groups,
+        names: (0..10).map(|i| format!("x{i}")).collect(),
+        ..FeatureLayout::default()
+    };
     let labels: Vec<f32> = numbers(&case["labels"]).iter().map(|x| *x as f32).collect();
     let indices = numbers(&golden[case["indices"].as_str().unwrap()]);
     let block = Block {
@@ -45,6 +51,7 @@ fn rows(golden: &Value, case: &Value) -> (FeatureLayout, Block) {
             weights => numbers(weights).iter().map(|x| *x as f32).collect(),
         },
         labels,
+        ..Block::default()
     };
     (layout, block)
 }
@@ -257,7 +264,7 @@ fn many_dense_inputs_take_the_matrix_product() {
     let truth: Vec<f64> = (0..d).map(|j| j as f64 / 8.0 - 2.0).collect();
     let y = |x: &[f32]| x.iter().zip(&truth).map(|(x, w)| f64::from(*x) * w).sum::<f64>() + 0.75;
     let labels = dense.chunks_exact(d).map(|x| y(x) as f32).collect();
-    let block = Block { rows: n, dense, indices: vec![], labels, weights: vec![1.0; n] };
+    let block = Block { rows: n, dense, indices: vec![], labels, weights: vec![1.0; n], ..Block::default() };
     let train = shards(FeatureLayout::of_dense(d), &block, &[120]);
     let fitted = fit(&LinearPlan::new(LinearKind::Regression), &train, None, None, &()).unwrap();
     assert_close("dense", "coefficients", &fitted.model.coefficients, &truth, 1e-6);
@@ -266,13 +273,14 @@ fn many_dense_inputs_take_the_matrix_product() {
 
 #[test]
 fn predictions_follow_from_scores() {
-    let layout = FeatureLayout { dense: 1, groups: vec![2], names: vec![] };
+    let layout = FeatureLayout { dense: 1, groups: vec![2], names: vec![], ..FeatureLayout::default() };
     let block = Block {
         rows: 2,
         dense: vec![2.0, -1.0],
         indices: vec![1, NO_CATEGORY],
         labels: vec![0.0; 2],
         weights: vec![1.0; 2],
+        ..Block::default()
     };
     let model = |kind, coefficients: &[f64], intercepts: &[f64]| LinearModel {
         kind,
@@ -295,7 +303,7 @@ fn predictions_follow_from_scores() {
 fn separable_classes_end_with_a_finite_model() {
     let x: Vec<f32> = (0..40).map(|i| i as f32 - 19.5).collect();
     let labels = x.iter().map(|x| f32::from(*x > 0.0)).collect();
-    let block = Block { rows: 40, dense: x, indices: vec![], labels, weights: vec![1.0; 40] };
+    let block = Block { rows: 40, dense: x, indices: vec![], labels, weights: vec![1.0; 40], ..Block::default() };
     let train = shards(FeatureLayout::of_dense(1), &block, &[]);
     let fitted = fit(&LinearPlan::new(LinearKind::Binary), &train, None, None, &()).unwrap();
     assert!(fitted.model.coefficients[0].is_finite() && fitted.history.last().unwrap().loss < 1e-6, "{fitted:?}");
@@ -312,12 +320,19 @@ fn what_cannot_be_fitted_is_refused() {
             labels: vec![0.0, 1.0],
             weights: vec![1.0; 2],
             indices: vec![],
+            ..Block::default()
         };
         shards(FeatureLayout::of_dense(1), &block, &[])
     };
     let weightless = {
-        let block =
-            Block { rows: 2, dense: vec![1.0, 2.0], labels: vec![0.0, 1.0], weights: vec![0.0; 2], indices: vec![] };
+        let block = Block {
+            rows: 2,
+            dense: vec![1.0, 2.0],
+            labels: vec![0.0, 1.0],
+            weights: vec![0.0; 2],
+            indices: vec![],
+            ..Block::default()
+        };
         shards(FeatureLayout::of_dense(1), &block, &[])
     };
     let constant = {
@@ -327,17 +342,24 @@ fn what_cannot_be_fitted_is_refused() {
             labels: vec![0.0, 1.0, 2.0, 1.0],
             weights: vec![1.0; 4],
             indices: vec![],
+            ..Block::default()
         };
         shards(FeatureLayout::of_dense(1), &block, &[])
     };
     let one_hot = {
-        let layout = FeatureLayout { dense: 0, groups: vec![2], names: vec!["c=a".into(), "c=b".into()] };
+        let layout = FeatureLayout {
+            dense: 0,
+            groups: vec![2],
+            names: vec!["c=a".into(), "c=b".into()],
+            ..FeatureLayout::default()
+        };
         let block = Block {
             rows: 4,
             dense: vec![],
             indices: vec![0, 1, 0, 1],
             labels: vec![0.0, 1.0, 1.0, 0.0],
             weights: vec![1.0; 4],
+            ..Block::default()
         };
         shards(layout, &block, &[])
     };

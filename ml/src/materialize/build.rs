@@ -20,7 +20,7 @@ use super::row_key::RowKey;
 use super::spill::{BlockFormat, IpcBatches, IpcFile, SpillDirectory};
 use super::split::{Part, Split};
 use super::staging::{Staged, part_of};
-use crate::shards::{Block, FeatureLayout, MemoryShards, ShardSet};
+use crate::shards::{Bags, Block, FeatureLayout, MemoryShards, ShardSet};
 
 /// How shards are to be built.
 pub struct BuildPlan<'a> {
@@ -82,7 +82,9 @@ pub(super) fn build_from(
 
 /// Rows of a block: a power of two for blocks of about 1 MiB, a function of the layout alone.
 pub(super) fn block_rows(layout: &FeatureLayout) -> usize {
-    let row_bytes = 4 * (layout.dense + layout.groups.len() + 2);
+    // A row's share of the bag is taken for 32 places.
+    let bag = if layout.bag > 0 { 32 } else { 0 };
+    let row_bytes = 4 * (layout.dense + layout.groups.len() + bag + 2);
     ((1 << 20) / row_bytes).next_power_of_two().clamp(64, 4096)
 }
 
@@ -177,7 +179,7 @@ impl Worker {
         let done = shared.done.fetch_add(block.rows as u64, Ordering::Relaxed) + block.rows as u64;
         (shared.plan.progress)(done);
         // Twice: gathering the rows of a shard, in either way, holds the sorted copy beside the original; and their order.
-        let bytes = block.rows * (2 * shared.format.row_bytes() + size_of::<RowAt>());
+        let bytes = block.rows * (2 * shared.format.row_bytes() + size_of::<RowAt>()) + 8 * block.bags.places.len();
         let refused = self.reservation.try_grow(bytes).is_err();
         self.held.push(Encoded { block, keys });
         if refused { self.spill(shared) } else { Ok(()) }
@@ -258,8 +260,10 @@ fn empty_block(rows: usize, layout: &FeatureLayout) -> Block {
         rows: 0,
         dense: Vec::with_capacity(rows * layout.dense),
         indices: Vec::with_capacity(rows * layout.groups.len()),
+        bags: Bags::default(),
         labels: Vec::with_capacity(rows),
         weights: Vec::with_capacity(rows),
+        ..Block::default()
     }
 }
 
@@ -267,6 +271,9 @@ fn push_row(block: &mut Block, from: &Block, row: usize, layout: &FeatureLayout)
     let (dense, groups) = (layout.dense, layout.groups.len());
     block.dense.extend_from_slice(&from.dense[row * dense..(row + 1) * dense]);
     block.indices.extend_from_slice(&from.indices[row * groups..(row + 1) * groups]);
+    if layout.bag > 0 {
+        block.bags.push(from.bags.of(row).iter().copied());
+    }
     block.labels.push(from.labels[row]);
     block.weights.push(from.weights[row]);
     block.rows += 1;
@@ -299,6 +306,7 @@ fn in_memory(encoded: Vec<Worker>, plan: &BuildPlan<'_>, format: &BlockFormat) -
         encoded.into_iter().map(|worker| (worker.held, worker.reservation)).unzip();
     let held: Vec<Encoded> = held.into_iter().flatten().collect();
     let rows: usize = held.iter().map(|encoded| encoded.block.rows).sum();
+    let places: usize = held.iter().map(|encoded| encoded.block.bags.places.len()).sum();
     let orders = orders(&held, plan.shards);
     let cut = block_rows(plan.layout);
     let shards = each_shard(plan, |shard| {
@@ -311,7 +319,7 @@ fn in_memory(encoded: Vec<Worker>, plan: &BuildPlan<'_>, format: &BlockFormat) -
     }
     let reservation = MemoryConsumer::new("training shards").register(&plan.pool);
     // The rows exist and no more than half of what was granted for them: growing cannot be refused in earnest.
-    reservation.grow(rows * format.row_bytes());
+    reservation.grow(rows * format.row_bytes() + 4 * places);
     Ok(Arc::new(HeldShards { set, _reservation: reservation }))
 }
 
@@ -453,7 +461,7 @@ mod tests {
     use crate::materialize::staging::tests::staged_in;
 
     fn layout() -> FeatureLayout {
-        FeatureLayout { dense: 1, groups: vec![5], names: Vec::new() }
+        FeatureLayout { dense: 1, groups: vec![5], names: Vec::new(), ..FeatureLayout::default() }
     }
 
     /// x -> dense, n modulo 5 -> one-hot group, n -> label.
@@ -466,6 +474,7 @@ mod tests {
             indices: n.iter().map(|n| (n % 5) as u32).collect(),
             labels: n.iter().map(|n| *n as f32).collect(),
             weights: vec![1.0; batch.num_rows()],
+            ..Block::default()
         })
     }
 

@@ -242,7 +242,7 @@ mod tests {
     const SHARDS: usize = 4;
 
     fn layout() -> FeatureLayout {
-        FeatureLayout { dense: 1, groups: vec![5], names: Vec::new() }
+        FeatureLayout { dense: 1, groups: vec![5], names: Vec::new(), ..FeatureLayout::default() }
     }
 
     /// x -> dense, n modulo 5 -> one-hot group, n -> label.
@@ -258,6 +258,7 @@ mod tests {
             indices: n.iter().map(|n| (n % 5) as u32).collect(),
             labels: n.iter().map(|n| *n as f32).collect(),
             weights: vec![1.0; batch.num_rows()],
+            ..Block::default()
         })
     }
 

@@ -7,14 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::types::{Float32Type, UInt32Type};
-use arrow::array::{ArrayRef, AsArray, FixedSizeListArray, Float32Array, PrimitiveArray, RecordBatch};
+use arrow::array::{
+    ArrayRef, AsArray, FixedSizeListArray, Float32Array, ListArray, PrimitiveArray, RecordBatch, UInt32Array,
+};
+use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, Schema, SchemaRef};
 use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::FileWriter;
 use engine::{Error, Result};
 
 use super::row_key::{RowKey, arrow_error, from_array, to_array};
-use crate::shards::{Block, FeatureLayout};
+use crate::shards::{Bags, Block, FeatureLayout};
 
 /// A directory that is removed when dropped.
 #[derive(Debug)]
@@ -98,48 +101,69 @@ fn failed(path: &Path, error: arrow::error::ArrowError) -> Error {
     }
 }
 
-/// How encoded rows are laid out in a file: dense [D'] and indices [G] as lists of fixed size, label, weight, and key.
+/// How encoded rows are laid out in a file: dense [D'] and indices [G] as lists of fixed size, label, weight, key, and, where
+/// there is a bag, its places.
 #[derive(Debug, Clone)]
 pub(super) struct BlockFormat {
     dense: usize,
     groups: usize,
+    has_bag: bool,
     pub(super) schema: SchemaRef,
 }
 
 impl BlockFormat {
     pub(super) fn new(layout: &FeatureLayout) -> Self {
         let list = |item: DataType, width: usize| DataType::FixedSizeList(list_item(item), width as i32);
-        let fields = vec![
+        let has_bag = layout.bag > 0;
+        let places = has_bag.then(|| Field::new("places", DataType::List(list_item(DataType::UInt32)), false));
+        let fields = [
             Field::new("dense", list(DataType::Float32, layout.dense), false),
             Field::new("indices", list(DataType::UInt32, layout.groups.len()), false),
             Field::new("label", DataType::Float32, false),
             Field::new("weight", DataType::Float32, false),
             Field::new("key", DataType::FixedSizeBinary(16), false),
         ];
-        let schema = Arc::new(Schema::new(fields));
-        BlockFormat { dense: layout.dense, groups: layout.groups.len(), schema }
+        let schema = Arc::new(Schema::new(fields.into_iter().chain(places).collect::<Vec<_>>()));
+        BlockFormat { dense: layout.dense, groups: layout.groups.len(), has_bag, schema }
     }
 
-    /// Bytes of one row in memory, with its key.
+    /// Bytes of one row in memory, with its key, without its places.
     pub(super) fn row_bytes(&self) -> usize {
-        4 * (self.dense + self.groups + 2) + size_of::<RowKey>()
+        4 * (self.dense + self.groups + 2)
+            + size_of::<RowKey>()
+            + if self.has_bag { size_of::<(u32, u32)>() } else { 0 }
     }
 
     pub(super) fn to_batch(&self, block: Block, keys: &[RowKey]) -> Result<RecordBatch> {
         let rows = block.rows;
-        let columns: Vec<ArrayRef> = vec![
+        let mut columns: Vec<ArrayRef> = vec![
             list::<Float32Type>(block.dense, self.dense, rows)?,
             list::<UInt32Type>(block.indices, self.groups, rows)?,
             Arc::new(Float32Array::from(block.labels)),
             Arc::new(Float32Array::from(block.weights)),
             to_array(keys)?,
         ];
+        if self.has_bag {
+            // The rows lie one behind the other, as they were pushed.
+            let lengths = block.bags.rows.iter().map(|(begin, end)| (end - begin) as usize);
+            let places = Arc::new(UInt32Array::from(block.bags.places.clone()));
+            let offsets = OffsetBuffer::from_lengths(lengths);
+            let lists = ListArray::try_new(list_item(DataType::UInt32), offsets, places, None).map_err(arrow_error)?;
+            columns.push(Arc::new(lists));
+        }
         RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(arrow_error)
     }
 
     pub(super) fn to_block(&self, batch: &RecordBatch) -> Block {
         let list_values = |column: usize| Arc::clone(batch.column(column).as_fixed_size_list().values());
+        let mut bags = Bags::default();
+        if self.has_bag {
+            let lists = batch.column(5).as_list::<i32>();
+            let places = lists.values().as_primitive::<UInt32Type>().values();
+            lists.value_offsets().windows(2).for_each(|at| bags.push(places[at[0] as usize..at[1] as usize].to_vec()));
+        }
         Block {
+            bags,
             rows: batch.num_rows(),
             dense: list_values(0).as_primitive::<Float32Type>().values().to_vec(),
             indices: list_values(1).as_primitive::<UInt32Type>().values().to_vec(),

@@ -41,7 +41,7 @@ pub enum SplitMethod {
     Auto,
     /// Fractions of all rows, chosen at random, the same rows at every run.
     Random { eval: f64, test: f64 },
-    /// A BOOL column; TRUE is eval.
+    /// A BOOL column; TRUE and NULL are eval, FALSE trains.
     Custom { column: String },
     /// The smallest values of a column (and NULL) train, the largest are test, those between are eval.
     Sequential { column: String, eval: f64, test: f64 },
@@ -50,11 +50,11 @@ pub enum SplitMethod {
 }
 
 impl SplitMethod {
-    /// The column that only splits and is no feature. (A SEQ column is a feature too.)
-    pub fn reserved_column(&self) -> Option<&str> {
+    /// The column that decides: it is no feature.
+    pub fn column(&self) -> Option<&str> {
         match self {
-            SplitMethod::Custom { column } => Some(column),
-            _ => None,
+            SplitMethod::Custom { column } | SplitMethod::Sequential { column, .. } => Some(column),
+            SplitMethod::Auto | SplitMethod::Random { .. } | SplitMethod::None => None,
         }
     }
 
@@ -229,8 +229,8 @@ impl Split {
                 (Part::Test, _) => nothing(),
             },
             Split::Column { name } => match part {
-                Part::Eval => Some(ident(name)),
-                Part::Train => Some(!ident(name)),
+                Part::Eval => Some(ident(name).is_not_false()),
+                Part::Train => Some(ident(name).is_false()),
                 Part::Test => nothing(),
             },
             Split::Threshold { column, eval, test } => {
@@ -279,18 +279,13 @@ fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
         .ok_or_else(|| Error::invalid(format!("DATA_SPLIT_COL `{name}` is no column of the training query")))
 }
 
-pub(super) fn null_flag(name: &str) -> Error {
-    Error::invalid(format!("DATA_SPLIT_COL `{name}` is NULL in some rows; expected TRUE (eval) or FALSE (train)"))
-}
-
+/// NULL holds a row out, too, as in BigQuery: only FALSE trains.
 fn custom_mask(batch: &RecordBatch, name: &str, part: Part) -> Result<BooleanArray> {
-    let held_out = column(batch, name)?.as_boolean();
-    if held_out.null_count() > 0 {
-        return Err(null_flag(name));
-    }
+    let flags = column(batch, name)?.as_boolean();
+    let trains = null_is_false(&not(flags).map_err(arrow_error)?);
     match part {
-        Part::Eval => Ok(held_out.clone()),
-        Part::Train => not(held_out).map_err(arrow_error),
+        Part::Train => Ok(trains),
+        Part::Eval => not(&trains).map_err(arrow_error),
         Part::Test => Ok(BooleanArray::from(vec![false; batch.num_rows()])),
     }
 }

@@ -8,19 +8,18 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::common::ScalarValue;
 use datafusion::dataframe::DataFrame;
-use datafusion::functions_aggregate::expr_fn::{count, sum};
+use datafusion::functions_aggregate::expr_fn::sum;
 use datafusion::logical_expr::{Expr, lit, when};
 use datafusion::prelude::ident;
 use engine::extension::JobContext;
 use engine::{Error, Result, Session};
 use storage::{Location, WrittenFile};
-use tokio::sync::OnceCell;
 
 use super::key_functions::{row_key, row_shard};
 use super::row_key::{RowKey, RowKeys, arrow_error, canonical, from_array};
@@ -46,8 +45,6 @@ pub struct SpreadRows {
     rows: u64,
     null_labels: u64,
     bytes: u64,
-    /// Whether the column that splits has been looked through for NULL.
-    flags: OnceCell<()>,
 }
 
 /// How many rows each part has in each shard.
@@ -92,7 +89,6 @@ impl SpreadRows {
             rows: 0,
             null_labels: 0,
             bytes: 0,
-            flags: OnceCell::new(),
         };
         for file in &written {
             match shard_of(file, shards)? {
@@ -204,14 +200,6 @@ impl SpreadRows {
         let kept = kept.iter().map(own).collect::<Result<Vec<_>>>()?;
         canonical(&concat_batches(&self.schema, &kept).map_err(arrow_error)?)
     }
-
-    /// A BOOL column that splits has no NULL.
-    async fn check_flags(&self, name: &str) -> Result<()> {
-        let counts = vec![count(lit(1i64)).alias("rows"), count(ident(name)).alias("flags")];
-        let found = self.ask(self.table()?.aggregate(Vec::new(), counts)?).await?;
-        let same = |batch: &RecordBatch| batch.column(0).to_data() == batch.column(1).to_data();
-        if found.iter().all(same) { Ok(()) } else { Err(super::split::null_flag(name)) }
-    }
 }
 
 /// Whether all rows with the very key of [`Split::First`] are held out, else how many.
@@ -250,9 +238,6 @@ impl TrainingRows for SpreadRows {
     }
 
     async fn part(&self, split: &Split, part: Part) -> Result<Rows> {
-        if let Split::Column { name } = split {
-            self.flags.get_or_try_init(|| self.check_flags(name)).await?;
-        }
         let (with_last, tied) = last_of(split);
         let mut rows = self.table()?;
         if let Some(condition) = split.condition(part, KEY_COLUMN, with_last) {

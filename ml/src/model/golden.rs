@@ -12,7 +12,7 @@ use engine::{Error, Result};
 
 use super::files;
 use super::predictor::Predictor;
-use crate::shards::Block;
+use crate::shards::{Bags, Block};
 
 /// How many rows at most.
 pub(crate) const ROWS: usize = 64;
@@ -23,13 +23,16 @@ pub(crate) fn make(predictor: &Predictor, rows: &RecordBatch) -> Result<Vec<u8>>
     let block = predictor.transform.apply(&rows)?;
     let scores = predictor.scores(&rows)?;
     let inputs: ArrayRef = Arc::new(StructArray::from(rows.clone()));
-    let columns = vec![
+    let mut columns = vec![
         inputs,
         lists(Arc::new(Float32Array::from(block.dense)), rows.num_rows())?,
         lists(Arc::new(UInt32Array::from(block.indices)), rows.num_rows())?,
         lists(Arc::new(Float64Array::from(scores)), rows.num_rows())?,
     ];
-    let names = ["input", "dense", "indices", "scores"];
+    let names = ["input", "dense", "indices", "scores", BAGS];
+    if !block.bags.rows.is_empty() {
+        columns.push(bags(&block.bags)?);
+    }
     let fields: Vec<Field> =
         names.iter().zip(&columns).map(|(name, c)| Field::new(*name, c.data_type().clone(), true)).collect();
     let schema = Arc::new(Schema::new(fields));
@@ -43,12 +46,19 @@ pub(crate) fn check(predictor: &Predictor, golden: &[u8]) -> Result<()> {
     let (_, batches) = files::from_arrow(golden)?;
     for batch in batches {
         let rows = RecordBatch::from(batch.column(0).as_struct());
-        let Block { dense, indices, .. } = predictor.transform.apply(&rows)?;
+        let Block { dense, indices, bags: places, .. } = predictor.transform.apply(&rows)?;
+        let same_bags = match batch.column_by_name(BAGS) {
+            Some(expected) => expected.to_data() == bags(&places)?.to_data(),
+            None => true,
+        };
         let same_bits = |expected: &[f32]| {
             expected.len() == dense.len() && expected.iter().zip(&dense).all(|(a, b)| a.to_bits() == b.to_bits())
         };
         let expected_indices = values(batch.column(2)).as_primitive::<UInt32Type>().values().to_vec();
-        if !same_bits(values(batch.column(1)).as_primitive::<Float32Type>().values()) || expected_indices != indices {
+        if !same_bits(values(batch.column(1)).as_primitive::<Float32Type>().values())
+            || expected_indices != indices
+            || !same_bags
+        {
             return Err(Error::invalid(format!(
                 "{}: the transform no longer gives what it gave when the model was made",
                 files::GOLDEN
@@ -65,6 +75,18 @@ pub(crate) fn check(predictor: &Predictor, golden: &[u8]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The column of places, which models with a bag have.
+const BAGS: &str = "bags";
+
+/// The places of each row.
+fn bags(bags: &Bags) -> Result<ArrayRef> {
+    let lengths = bags.rows.iter().map(|(begin, end)| (end - begin) as usize);
+    let places = Arc::new(UInt32Array::from(bags.places.clone()));
+    let item = Arc::new(Field::new_list_field(DataType::UInt32, true));
+    let lists = ListArray::try_new(item, OffsetBuffer::from_lengths(lengths), places, None).map_err(arrow_error)?;
+    Ok(Arc::new(lists))
 }
 
 /// Equal parts of `values`, one for each row.

@@ -15,7 +15,7 @@ use super::{ModelShape, golden};
 use crate::kernel::Kernel;
 use crate::metric::predicted_class;
 use crate::shards::Block;
-use crate::transform::{FrozenTransform, LabelEncoding};
+use crate::transform::{FrozenTransform, LabelEncoding, LabelSource};
 
 /// A model, ready to predict.
 pub struct Predictor {
@@ -79,6 +79,7 @@ impl Predictor {
             name: record.spec.name.clone(),
             model_type: record.spec.model_type,
             label: record.spec.label.clone(),
+            label_source: transform.label_source().unwrap_or_else(|| LabelSource::Column(record.spec.label.clone())),
             label_type: record.label.data_type.clone(),
             inputs: record.inputs.clone(),
             classes: labels.classes().map(<[String]>::to_vec),
@@ -111,6 +112,15 @@ impl Predictor {
             scores.extend(self.block_scores(&self.inputs(&tile)?));
         }
         Ok(scores)
+    }
+
+    /// The labels of rows as metrics compare them: the index of the class, or the number. `None` where a row has none.
+    ///
+    /// # Errors
+    /// A column that the label is made of is missing or of another type; a class that training did not show.
+    pub(crate) fn made_labels(&self, rows: &RecordBatch) -> Result<ArrayRef> {
+        let label = self.transform.apply_labels(rows)?.into_iter().next();
+        label.ok_or_else(|| Error::invalid(format!("the model {} has no label", self.shape.name)))
     }
 
     /// The scores of rows that are transformed already.

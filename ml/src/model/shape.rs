@@ -4,7 +4,7 @@ use arrow::datatypes::{DataType, Field, Fields};
 use std::sync::Arc;
 
 use crate::spec::ModelType;
-use crate::transform::InputColumn;
+use crate::transform::{InputColumn, LabelSource};
 
 /// Names and types of a model's inputs and outputs.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +15,8 @@ pub struct ModelShape {
     pub model_type: ModelType,
     /// The label's column.
     pub label: String,
+    /// Where data have the label.
+    pub label_source: LabelSource,
     /// The label's type: that of classes, or of the number that is predicted.
     pub label_type: DataType,
     /// Columns that a prediction reads, with the types they had in training.
@@ -24,6 +26,14 @@ pub struct ModelShape {
 }
 
 impl ModelShape {
+    /// The columns of data that have the label, or that it is made of.
+    pub(crate) fn label_columns(&self) -> Vec<&str> {
+        match &self.label_source {
+            LabelSource::Column(name) => vec![name],
+            LabelSource::Made(inputs) => inputs.iter().map(|input| input.name.as_str()).collect(),
+        }
+    }
+
     /// `predicted_<label>`.
     pub fn predicted_column(&self) -> String {
         format!("predicted_{}", self.label)

@@ -168,6 +168,7 @@ impl Backward<'_> {
         dense::weight_gradient(kernel, tile.rows, inputs.dense, layer.width, tile.dense, dz, dense_part);
         one_hot_part.fill(0.0);
         dense::scatter(offsets, tile.indices, dz, layer.width, weight_gradient);
+        dense::scatter_bags(inputs.dense, tile.bags, dz, layer.width, weight_gradient);
     }
 }
 

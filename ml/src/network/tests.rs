@@ -8,7 +8,12 @@ const ROWS: usize = 9;
 
 fn spec(activation: Activation, layer_norm: bool, loss: Loss, dropout: f32) -> NetworkSpec {
     let outputs = if loss == Loss::SoftmaxCrossEntropy { 4 } else { 1 };
-    let inputs = FeatureLayout { dense: 3, groups: vec![2, 3], names: (0..8).map(|i| format!("x{i}")).collect() };
+    let inputs = FeatureLayout {
+        dense: 3,
+        groups: vec![2, 3],
+        names: (0..8).map(|i| format!("x{i}")).collect(),
+        ..FeatureLayout::default()
+    };
     NetworkSpec { inputs, hidden: vec![5, 6], activation, dropout, layer_norm, outputs, loss }
 }
 
@@ -26,6 +31,7 @@ fn block(loss: Loss) -> Block {
             })
             .collect(),
         weights: (0..ROWS).map(|row| 0.5 * (row % 3) as f32).collect(),
+        ..Block::default()
     }
 }
 
@@ -213,6 +219,7 @@ fn a_branch_gives_the_bits_of_its_leaves_added_as_the_tree_says() {
                 indices: one.indices.repeat(4),
                 labels: one.labels.repeat(4),
                 weights: one.weights.repeat(4),
+                ..Block::default()
             };
             // The third leaf has no rows.
             let leaf = |number: usize| Leaf {
@@ -264,7 +271,7 @@ fn gradients_through_dropout_equal_finite_differences_with_its_mask() {
 fn networks_without_hidden_layers_or_dense_inputs_work() {
     let linear = NetworkSpec { hidden: vec![], ..spec(Activation::Relu, false, Loss::MeanSquaredError, 0.0) };
     check_gradient(&linear);
-    let inputs = FeatureLayout { dense: 0, groups: vec![4], names: vec![] };
+    let inputs = FeatureLayout { dense: 0, groups: vec![4], names: vec![], ..FeatureLayout::default() };
     let one_hot = NetworkSpec { inputs, ..spec(Activation::Tanh, false, Loss::SigmoidCrossEntropy, 0.0) };
     let network = Network::initial(&one_hot, 1).unwrap();
     let block = Block { rows: 5, indices: vec![0, 1, 2, 3, NO_CATEGORY], ..Block::default() };
@@ -286,6 +293,7 @@ fn predictions_of_long_blocks_are_probabilities_row_by_row() {
         indices: short.indices.repeat(copies),
         labels: vec![],
         weights: vec![],
+        ..Block::default()
     };
     let (few, many) = (network.predict(&short, Kernel::Native), network.predict(&long, Kernel::Native));
     assert_eq!(many.len(), ROWS * copies * 4);

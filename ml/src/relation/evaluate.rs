@@ -14,6 +14,7 @@ use super::functions::{self, column, score_fields};
 use super::{invalid, predict, rows_plan};
 use crate::metric;
 use crate::registry::Known;
+use crate::transform::LabelSource;
 
 const SCORE: &str = "__gm_score";
 const METRICS: &str = "__gm_metrics";
@@ -45,21 +46,36 @@ pub(super) fn scored(arguments: &Arguments) -> Result<LogicalPlan> {
         return rows_plan("held_out", schema, batches);
     };
     predict::check_columns(arguments, data)?;
-    if !data.schema().has_column_with_unqualified_name(&shape.label) {
-        let names = data.schema().fields().iter().map(|f| f.name().as_str());
-        let error = Error::invalid(format!(
-            "ML.{}: the data has no label column {}, without which nothing can be measured",
-            arguments.function, shape.label
-        ));
-        return Err(invalid(match near(&shape.label, names) {
-            Some(name) => error.with_hint(format!("is it the column {name}?")),
-            None => error,
-        }));
-    }
+    check_label(arguments, data)?;
     LogicalPlanBuilder::from(data.clone())
         .project([functions::score(&arguments.id, shape).alias(SCORE)])?
         .project(["label", "scores"].map(|field| get_field(column(SCORE), field).alias(field)))?
         .build()
+}
+
+/// The data must have the columns of the label.
+fn check_label(arguments: &Arguments, data: &LogicalPlan) -> Result<()> {
+    let shape = arguments.shape();
+    for name in shape.label_columns() {
+        if data.schema().has_column_with_unqualified_name(name) {
+            continue;
+        }
+        let made = match &shape.label_source {
+            LabelSource::Column(_) => format!("no label column {name}"),
+            LabelSource::Made(_) => format!("no column {name}, of which TRANSFORM makes the label {}", shape.label),
+        };
+        let what = format!("ML.{}: the data has {made}, without which nothing can be measured", arguments.function);
+        let names = data.schema().fields().iter().map(|field| field.name().as_str());
+        let error = Error::invalid(what);
+        return Err(invalid(match near(name, names) {
+            Some(near) => error.with_hint(format!("is it the column {near}?")),
+            None => error,
+        }));
+    }
+    if let (Known::Loaded(loaded), LabelSource::Made(_)) = (&arguments.known, &shape.label_source) {
+        loaded.predictor.made_labels(&predict::no_rows(data)).map_err(invalid)?;
+    }
+    Ok(())
 }
 
 /// One of the metrics as an aggregate function.

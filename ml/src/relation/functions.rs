@@ -17,7 +17,7 @@ use datafusion::prelude::Column;
 use super::invalid;
 use crate::model::{ModelShape, Predictor};
 use crate::registry;
-use crate::transform::InputColumn;
+use crate::transform::{InputColumn, LabelSource};
 
 /// All of them, to register with a session.
 pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
@@ -46,10 +46,11 @@ pub(super) fn class_field(class: usize) -> String {
     format!("prob_{class}")
 }
 
-/// `ml_score(id, label, columns...)`: a struct of `label`, as the metrics count it, and `scores`.
+/// `ml_score(id, columns of the label..., columns...)`: a struct of `label`, as the metrics count it, and `scores`.
 pub(super) fn score(id: &str, shape: &ModelShape) -> Expr {
-    let columns = shape.inputs.iter().map(|input| column(&input.name));
-    function(Answer::Score).call([lit(id), column(&shape.label)].into_iter().chain(columns).collect())
+    let of_label = shape.label_columns().into_iter().map(column);
+    let columns = of_label.chain(shape.inputs.iter().map(|input| column(&input.name)));
+    function(Answer::Score).call(std::iter::once(lit(id)).chain(columns).collect())
 }
 
 /// `ml_transform(id, columns...)`: a struct of what the model sees.
@@ -111,9 +112,10 @@ struct ModelFunction {
 
 impl ModelFunction {
     /// Arguments before the model's columns.
-    fn leading(&self) -> usize {
+    fn leading(&self, shape: &ModelShape) -> usize {
         match self.answer {
-            Answer::Prediction | Answer::Columns | Answer::Score => 2,
+            Answer::Prediction | Answer::Columns => 2,
+            Answer::Score => 1 + shape.label_columns().len(),
             Answer::Transformed => 1,
         }
     }
@@ -184,14 +186,23 @@ impl ScalarUDFImpl for ModelFunction {
             return exec_err!("model {} has not been trained yet", known.shape().name);
         };
         let rows = args.number_rows;
-        let batch = batch_of(&predictor.shape().inputs, &args.args[self.leading()..], rows)?;
+        let batch = batch_of(&predictor.shape().inputs, &args.args[self.leading(predictor.shape())..], rows)?;
         let columns = match self.answer {
             Answer::Prediction => {
                 let predictions = predictor.predict(&batch, self.threshold(&args)?).map_err(invalid)?;
                 [Some(predictions.labels), predictions.probabilities].into_iter().flatten().collect()
             }
             Answer::Columns => predictor.predict_columns(&batch, self.threshold(&args)?).map_err(invalid)?,
-            Answer::Score => scores(predictor, &args.args[1].to_array(rows)?, &batch)?,
+            Answer::Score => {
+                let labels = match &predictor.shape().label_source {
+                    LabelSource::Column(_) => args.args[1].to_array(rows)?,
+                    LabelSource::Made(inputs) => {
+                        let made_of = batch_of(inputs, &args.args[1..=inputs.len()], rows)?;
+                        predictor.made_labels(&made_of).map_err(invalid)?
+                    }
+                };
+                scores(predictor, &labels, &batch)?
+            }
             Answer::Transformed => predictor.transform.apply_to_batch(&batch).map_err(invalid)?.columns().to_vec(),
         };
         let result = StructArray::try_new_with_length(self.fields(id)?, columns, None, rows)?;

@@ -178,7 +178,7 @@ struct WeightedFeature<'a> {
 
 fn weighted_features(predictor: &Predictor) -> Vec<WeightedFeature<'_>> {
     let offsets = predictor.transform.layout().group_offsets();
-    let (mut dense, mut group) = (0, 0);
+    let (mut dense, mut bag, mut group) = (0, predictor.transform.layout().dense, 0);
     let weighted = |feature: &Feature| match group_width(feature) {
         // A group without columns is none.
         Some(0) => (0..0, false),
@@ -186,6 +186,11 @@ fn weighted_features(predictor: &Predictor) -> Vec<WeightedFeature<'_>> {
             let first = offsets[group];
             group += 1;
             (first..first + width as usize, false)
+        }
+        None if matches!(feature.inputs, Inputs::Bag { .. }) => {
+            let first = bag;
+            bag += dense_width(feature);
+            (first..bag, false)
         }
         None => {
             let first = dense;
@@ -264,7 +269,7 @@ fn dense_width(feature: &Feature) -> usize {
     match feature.inputs {
         Inputs::Number { .. } => 1,
         Inputs::Numbers { length, .. } => length,
-        Inputs::MultiHot { width } => width as usize,
+        Inputs::MultiHot { width } | Inputs::Bag { width } => width as usize,
         Inputs::OneHot { .. } | Inputs::Buckets { .. } => 0,
     }
 }

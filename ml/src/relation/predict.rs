@@ -1,6 +1,7 @@
 //! `ML.PREDICT(MODEL m, data [, STRUCT(t AS threshold, b AS probs_as_columns)])`: the data's columns, then the predictions.
 //! `ML.TRANSFORM(MODEL m, data)`: what the model sees.
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema};
 use datafusion::common::Result;
 use datafusion::functions::core::expr_fn::get_field;
@@ -78,11 +79,13 @@ pub(super) fn check_columns(arguments: &Arguments, data: &LogicalPlan) -> Result
         }
     }
     if let Known::Loaded(loaded) = &arguments.known {
-        // No rows are enough to see whether types fit.
-        let fields: Vec<Field> =
-            data.schema().fields().iter().map(|f| Field::new(f.name(), f.data_type().clone(), true)).collect();
-        let empty = arrow::array::RecordBatch::new_empty(Arc::new(Schema::new(fields)));
-        loaded.predictor.transform.apply(&empty).map_err(invalid)?;
+        loaded.predictor.transform.apply(&no_rows(data)).map_err(invalid)?;
     }
     Ok(())
+}
+
+/// No rows of the data, which are enough to see whether types fit.
+pub(super) fn no_rows(data: &LogicalPlan) -> RecordBatch {
+    let fields = data.schema().fields().iter().map(|field| Field::new(field.name(), field.data_type().clone(), true));
+    RecordBatch::new_empty(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
 }

@@ -12,7 +12,7 @@ use crate::loss::Loss;
 use crate::materialize::SplitMethod;
 use crate::optimizer::Optimizer;
 use crate::schedule::{Schedule, Shape};
-use crate::transform::CategoryEncoding;
+use crate::transform::{CATEGORIES_MAX, CategoryEncoding};
 
 /// A specification that fits its training query. All that changes the trained bytes is in here, but for the data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -156,6 +156,23 @@ pub enum ClassWeights {
     /// As given, label and weight; others count 1.
     Given(Vec<(String, f64)>),
 }
+
+impl CheckedSpec {
+    /// Categories of a column that get an input of their own where nothing is said, at most. A network keeps weights from each
+    /// to its first layer, and works on all of them at each step.
+    pub(crate) fn categories_max(&self) -> usize {
+        match &self.estimator {
+            Estimator::Linear(_) => CATEGORIES_MAX,
+            Estimator::Network(settings) => {
+                let first = settings.hidden.first().copied().unwrap_or(1).max(1);
+                (FIRST_LAYER_WEIGHTS_MAX / first).clamp(1_000, CATEGORIES_MAX)
+            }
+        }
+    }
+}
+
+/// Weights from the categories of one column to the first layer of a network: 64 MiB, and three times that to train them.
+const FIRST_LAYER_WEIGHTS_MAX: usize = 1 << 24;
 
 impl ModelSpec {
     /// Checks the specification against the schema of the training query.

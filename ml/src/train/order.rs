@@ -15,7 +15,7 @@ use engine::{Error, Result};
 use super::reduce::share;
 use crate::network::Tile;
 use crate::random::{Permutation, Stream};
-use crate::shards::{Block, FeatureLayout, NO_CATEGORY, ShardSet};
+use crate::shards::{Bags, Block, FeatureLayout, NO_CATEGORY, ShardSet};
 
 /// The random stream of a seed from which the orders' keys are drawn.
 const ORDER: u64 = 3 << 32;
@@ -192,6 +192,9 @@ impl<'a> LeafRows<'a> {
         let take = self.course.takes[self.leaf];
         let (dense, groups) = (layout.dense, layout.groups.len());
         let first = number * batch.leaf_rows;
+        if number == 0 {
+            batch.bags.places.clear();
+        }
         let mut filled = 0;
         while filled < take {
             if self.block.is_none() && !self.open()? {
@@ -206,6 +209,7 @@ impl<'a> LeafRows<'a> {
                     .copy_from_slice(&block.dense[row * dense..(row + 1) * dense]);
                 batch.indices[target * groups..(target + 1) * groups]
                     .copy_from_slice(&block.indices[row * groups..(row + 1) * groups]);
+                batch.put_bag(target, block.bags.of(row));
                 batch.labels[target] = block.labels[row];
                 batch.weights[target] = block.weights[row];
             }
@@ -227,6 +231,7 @@ pub(super) struct Batch {
     leaf_rows: usize,
     dense: Vec<f32>,
     indices: Vec<u32>,
+    bags: Bags,
     labels: Vec<f32>,
     weights: Vec<f32>,
 }
@@ -239,14 +244,25 @@ impl Batch {
             leaf_rows,
             dense: vec![0.0; rows * layout.dense],
             indices: vec![NO_CATEGORY; rows * layout.groups.len()],
+            bags: Bags { rows: vec![(0, 0); if layout.bag > 0 { rows } else { 0 }], places: Vec::new() },
             labels: vec![0.0; rows],
             weights: vec![0.0; rows],
+        }
+    }
+
+    /// Gives row `target` its places; the leaves are filled in their order.
+    fn put_bag(&mut self, target: usize, places: &[u32]) {
+        if let Some(row) = self.bags.rows.get_mut(target) {
+            let begin = self.bags.places.len() as u32;
+            self.bags.places.extend_from_slice(places);
+            *row = (begin, self.bags.places.len() as u32);
         }
     }
 
     fn pad(&mut self, rows: Range<usize>, dense: usize, groups: usize) {
         self.dense[rows.start * dense..rows.end * dense].fill(0.0);
         self.indices[rows.start * groups..rows.end * groups].fill(NO_CATEGORY);
+        rows.clone().for_each(|row| self.put_bag(row, &[]));
         self.labels[rows.clone()].fill(0.0);
         self.weights[rows].fill(0.0);
     }
@@ -259,6 +275,7 @@ impl Batch {
             rows,
             dense: &self.dense[..self.dense.len() / room * rows],
             indices: &self.indices[..self.indices.len() / room * rows],
+            bags: self.bags.borrowed(0..rows),
             labels: &self.labels[..rows],
             weights: &self.weights[..rows],
         }
@@ -300,7 +317,14 @@ mod tests {
             let shard = |rows: &usize| {
                 let labels: Vec<f32> = (next..next + rows).map(|i| i as f32).collect();
                 next += rows;
-                Block { rows: *rows, dense: labels.clone(), indices: vec![], weights: vec![1.0; *rows], labels }
+                Block {
+                    rows: *rows,
+                    dense: labels.clone(),
+                    indices: vec![],
+                    weights: vec![1.0; *rows],
+                    labels,
+                    ..Block::default()
+                }
             };
             let shards = rows.iter().map(shard).collect();
             let shards = MemoryShards::from_whole(FeatureLayout::of_dense(1), block_rows, shards).unwrap();

@@ -14,7 +14,12 @@ use crate::shards::{Block, FeatureLayout, MemoryShards, NO_CATEGORY};
 use crate::simd::tests::at_every_level;
 
 fn layout() -> FeatureLayout {
-    FeatureLayout { dense: 5, groups: vec![3, 4], names: (0..12).map(|i| format!("x{i}")).collect() }
+    FeatureLayout {
+        dense: 5,
+        groups: vec![3, 4],
+        names: (0..12).map(|i| format!("x{i}")).collect(),
+        ..FeatureLayout::default()
+    }
 }
 
 /// Rows whose class (of three) follows from their features; shards of unequal length.
@@ -344,7 +349,7 @@ fn class_weights_come_as_row_weights() {
         let labels: Vec<f32> = (0..count).map(|i| f32::from(u8::from(i % 10 == 0))).collect();
         let weights = labels.iter().map(|y| if *y == 1.0 { heavy } else { 1.0 }).collect();
         let dense = (0..count as u64 * 2).map(|i| chance.uniform(i)).collect();
-        let block = Block { rows: count, dense, indices: vec![], labels, weights };
+        let block = Block { rows: count, dense, indices: vec![], labels, weights, ..Block::default() };
         MemoryShards::from_whole(FeatureLayout::of_dense(2), 1000, vec![block]).unwrap()
     };
     for (heavy, expected) in [(1.0, 0.1), (9.0, 0.5)] {

@@ -13,11 +13,11 @@ use arrow::datatypes::{DataType, Field, Fields, Float32Type, Int64Type, Schema, 
 use engine::{Error, Result};
 
 use super::evaluate::{ColumnId, Evaluator};
-use super::fitted::{as_list, as_numbers};
+use super::fitted::{Applier, as_list, as_numbers};
 use super::frozen::{Feature, FrozenTransform, Inputs};
 use super::spec::{LabelColumn, engine_error};
 use crate::network::PREDICTION_TILE;
-use crate::shards::{Block, NO_CATEGORY};
+use crate::shards::{Bags, Block, NO_CATEGORY};
 
 /// Rows computed at a time: as many as have so many inputs together, and at most `TILE_MAX`. A multiple of what networks
 /// predict at once.
@@ -30,6 +30,7 @@ pub(crate) struct Slots {
     features: Vec<Slot>,
     labels: Vec<ColumnId>,
     dense: usize,
+    bag: usize,
     groups: usize,
     /// Columns that features are made from.
     pub(crate) feature_columns: Vec<bool>,
@@ -41,19 +42,20 @@ pub(crate) struct Slots {
 struct Slot {
     column: ColumnId,
     inputs: Inputs,
-    /// First dense input, or number of the group.
+    /// First dense input, first place in the bag, or number of the group.
     at: usize,
 }
 
 impl Slots {
     /// Lays the features out; `evaluator` knows the columns.
     pub(crate) fn new(features: &[Feature], labels: &[LabelColumn], evaluator: &Evaluator) -> Result<Self> {
-        let (mut dense, mut groups, mut slots) = (0, 0, Vec::new());
+        let (mut dense, mut bag, mut groups, mut slots) = (0, 0, 0, Vec::new());
         for feature in features {
             let (next, width) = match feature.inputs {
                 Inputs::Number { .. } => (&mut dense, 1),
                 Inputs::Numbers { length, .. } => (&mut dense, length),
                 Inputs::MultiHot { width } => (&mut dense, width as usize),
+                Inputs::Bag { width } => (&mut bag, width as usize),
                 Inputs::OneHot { width } | Inputs::Buckets { width } => (&mut groups, usize::from(width > 0)),
             };
             let column = evaluator.id(&feature.column)?;
@@ -71,8 +73,14 @@ impl Slots {
             features: slots,
             labels,
             dense,
+            bag,
             groups,
         })
+    }
+
+    /// The fitted function around the first label, if any.
+    pub(crate) fn label_function<'a>(&self, evaluator: &'a Evaluator) -> Option<&'a Applier> {
+        self.labels.first().and_then(|label| evaluator.function(*label))
     }
 }
 
@@ -94,6 +102,7 @@ impl FrozenTransform {
             rows,
             dense: vec![0.0; rows * slots.dense],
             indices: vec![NO_CATEGORY; rows * slots.groups],
+            bags: Bags::default(),
             labels: vec![0.0; rows],
             weights: vec![1.0; rows],
         };
@@ -104,6 +113,7 @@ impl FrozenTransform {
             let values = self.evaluator.run(&tile, &slots.feature_columns)?;
             let dense = &mut block.dense[first * slots.dense..end * slots.dense];
             let indices = &mut block.indices[first * slots.groups..end * slots.groups];
+            let mut bags = Vec::new();
             for (slot, feature) in slots.features.iter().zip(self.features()) {
                 let values = values[slot.column].as_ref().expect("the columns of features are needed");
                 match slot.inputs {
@@ -115,11 +125,15 @@ impl FrozenTransform {
                         write_arrays(values, length, missing, dense, slots.dense, slot.at, &feature.name)?;
                     }
                     Inputs::MultiHot { .. } => write_multi_hot(values, dense, slots.dense, slot.at)?,
+                    Inputs::Bag { .. } => bags.push((as_list(values)?, slot.at)),
                     Inputs::OneHot { width: 0 } => {}
                     Inputs::OneHot { .. } | Inputs::Buckets { .. } => {
                         write_indices(values, indices, slots.groups, slot.at)?;
                     }
                 }
+            }
+            if slots.bag > 0 {
+                push_bags(&bags, tile.num_rows(), &mut block.bags);
             }
         }
         Ok(block)
@@ -256,6 +270,18 @@ fn write_multi_hot(values: &ArrayRef, out: &mut [f32], stride: usize, at: usize)
     Ok(())
 }
 
+/// Adds the places of each row: those of one feature after the other.
+fn push_bags(features: &[(ListArray, usize)], rows: usize, bags: &mut Bags) {
+    let places = |row: usize| {
+        features.iter().flat_map(move |(list, at)| {
+            let (from, to) = (list.value_offsets()[row] as usize, list.value_offsets()[row + 1] as usize);
+            let indices = &list.values().as_primitive::<Int64Type>().values()[from..to];
+            indices.iter().map(move |index| *at as u32 + *index as u32)
+        })
+    };
+    (0..rows).for_each(|row| bags.push(places(row)));
+}
+
 fn write_indices(values: &ArrayRef, out: &mut [u32], stride: usize, at: usize) -> Result<()> {
     let values = values.as_primitive::<Int64Type>();
     for (i, (row, index)) in out.chunks_exact_mut(stride).zip(values.values()).enumerate() {
@@ -295,7 +321,7 @@ fn output_column(values: &ArrayRef, inputs: Inputs, feature: &str) -> Result<Arr
             let lengths = (0..indices.len()).map(|row| usize::from(indices.is_valid(row)));
             sparse(OffsetBuffer::from_lengths(lengths), indices.iter().flatten().collect())
         }
-        Inputs::MultiHot { .. } => {
+        Inputs::MultiHot { .. } | Inputs::Bag { .. } => {
             let list = as_list(values)?;
             let (first, last) = (list.value_offsets()[0] as usize, list.value_offsets()[list.len()] as usize);
             let indices = list.values().as_primitive::<Int64Type>().values()[first..last].to_vec();

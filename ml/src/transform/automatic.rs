@@ -22,6 +22,9 @@ pub enum CategoryEncoding {
     Target,
 }
 
+/// What the weights of a linear model have room for, whatever else it reads.
+pub const CATEGORIES_MAX: usize = 1_000_000;
+
 /// How features are chosen.
 #[derive(Debug, Clone, Copy)]
 pub struct AutomaticOptions {
@@ -29,11 +32,13 @@ pub struct AutomaticOptions {
     pub categories: CategoryEncoding,
     /// Whether numbers are standardised; they are imputed with the mean in any case.
     pub standardise: bool,
+    /// Categories of a column that get an input of their own, at most.
+    pub categories_max: usize,
 }
 
 impl Default for AutomaticOptions {
     fn default() -> Self {
-        AutomaticOptions { categories: CategoryEncoding::OneHot, standardise: true }
+        AutomaticOptions { categories: CategoryEncoding::OneHot, standardise: true, categories_max: CATEGORIES_MAX }
     }
 }
 
@@ -47,7 +52,8 @@ impl TransformSpec {
     pub fn automatic(schema: &Schema, labels: &[String], options: AutomaticOptions) -> Result<TransformSpec> {
         let mut steps = Steps::new(schema);
         check_labels(schema, labels)?;
-        let defaults = Defaults { standardise: options.standardise, categories: options.categories };
+        let AutomaticOptions { categories, standardise, categories_max } = options;
+        let defaults = Defaults { standardise, categories, categories_max };
         for field in schema.fields().iter().filter(|field| !labels.contains(field.name())) {
             steps.feature(field.name(), field.name(), defaults)?;
         }

@@ -18,13 +18,36 @@ pub struct Categories {
     pub values: Vec<String>,
     /// What the column's values are.
     pub of: CategoryType,
-    /// Whether index `values.len()` stands for "other": NULL and all values that are not kept. It does when the
-    /// training rows had such; otherwise nothing could be learned about it, and such a value has no index.
+    /// Whether NULL has the index after those of the values: it does when the training rows had NULL.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub null: bool,
+    /// Whether the last index stands for "other". It does when the training rows had such values; otherwise nothing could be
+    /// learned about them.
     pub other: bool,
+    /// Which values are "other".
+    #[serde(default)]
+    pub others: Others,
     /// A value without an index, not even that of "other": the most frequent one, when it was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<String>,
 }
+
+/// Which values are "other". A value without an index sets no input: it adds nothing to what a model says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Others {
+    /// NULL and all values that are not kept, whether training showed them or not: so it was in transforms of format 1.
+    #[default]
+    Everything,
+    /// All values that are not kept, whether training showed them or not: those were too many to be written down.
+    Unlisted,
+    /// These, which training showed too rarely.
+    Listed(Vec<String>),
+}
+
+/// More values than this, or more bytes of them, are not written down.
+const LISTED_MAX: usize = 1 << 20;
+const LISTED_BYTES_MAX: usize = 32 << 20;
 
 /// What the values of a categorical column are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,32 +82,48 @@ impl Categories {
             // Counts come with ties by text.
             counted.sort_by_key(|(value, count)| (std::cmp::Reverse(*count), number(value)));
         }
-        let frequent = counted.into_iter().filter(|(_, count)| *count >= limit.frequency_threshold);
-        let mut values: Vec<String> = frequent.take(limit.top_k).map(|(value, _)| value.clone()).collect();
-        let other = counts.nulls > 0 || values.len() < counts.counts.len();
+        let frequent = counted.iter().take_while(|(_, count)| *count >= limit.frequency_threshold).count();
+        let (kept, rare) = counted.split_at(frequent.min(limit.top_k));
+        let mut values: Vec<String> = kept.iter().map(|(value, _)| value.clone()).collect();
         let dropped = (drop_first && !values.is_empty()).then(|| values.remove(0));
         match of {
             CategoryType::Text => values.sort_unstable(),
             CategoryType::Integer => values.sort_unstable_by_key(|value| number(value)),
         }
-        Categories { values, of, other, dropped }
+        let bytes: usize = rare.iter().map(|(value, _)| value.len()).sum();
+        let others = if rare.len() <= LISTED_MAX && bytes <= LISTED_BYTES_MAX {
+            let mut rare: Vec<String> = rare.iter().map(|(value, _)| value.clone()).collect();
+            rare.sort_unstable();
+            Others::Listed(rare)
+        } else {
+            Others::Unlisted
+        };
+        Categories { values, of, null: counts.nulls > 0, other: !rare.is_empty(), others, dropped }
     }
 
-    /// Number of indices, "other" included.
+    /// These categories and no others: NULL and any other value have no index.
+    pub(crate) fn exactly(values: Vec<String>, of: CategoryType) -> Self {
+        Categories { values, of, null: false, other: false, others: Others::Listed(Vec::new()), dropped: None }
+    }
+
+    /// Number of indices, those of NULL and "other" included.
     pub fn width(&self) -> u32 {
-        (self.values.len() + usize::from(self.other)) as u32
+        (self.values.len() + usize::from(self.null) + usize::from(self.other)) as u32
     }
 
     /// A name per index.
     pub fn names(&self) -> Vec<String> {
-        self.values.iter().cloned().chain(self.other.then(|| "(other)".to_owned())).collect()
+        let named = |is_there: bool, name: &str| is_there.then(|| name.to_owned());
+        self.values.iter().cloned().chain(named(self.null, "(null)")).chain(named(self.other, "(other)")).collect()
     }
 }
 
 /// Finds the index of a value. Made once from [`Categories`].
 #[derive(Debug)]
 pub(crate) struct Lookup {
-    /// For NULL and unknown values: the index of "other", or -1.
+    /// For NULL: its index, or -1.
+    null: i64,
+    /// For values that are not in the table: the index of "other", or -1.
     rest: i64,
     table: Table,
 }
@@ -146,10 +185,18 @@ impl Hasher for FoldHasher {
 impl Lookup {
     /// The table of `categories`.
     pub(crate) fn new(categories: &Categories) -> Self {
-        let rest = if categories.other { categories.values.len() as i64 } else { -1 };
+        let after = categories.values.len() as i64;
+        let other = if categories.other { after + i64::from(categories.null) } else { -1 };
+        let own = if categories.null { after } else { -1 };
+        let (null, rest, rare): (i64, i64, &[String]) = match &categories.others {
+            Others::Everything => (other, other, &[]),
+            Others::Unlisted => (own, other, &[]),
+            Others::Listed(rare) => (own, -1, rare),
+        };
         let entries = || {
             let kept = categories.values.iter().enumerate().map(|(i, value)| (value.as_str(), i as i64));
-            kept.chain(categories.dropped.as_deref().map(|value| (value, -1)))
+            let rare = rare.iter().map(|value| (value.as_str(), other));
+            kept.chain(rare).chain(categories.dropped.as_deref().map(|value| (value, -1)))
         };
         let table = match categories.of {
             CategoryType::Integer => {
@@ -160,7 +207,7 @@ impl Lookup {
                 long: entries().filter(|(value, _)| value.len() > 16).map(|(value, i)| (value.into(), i)).collect(),
             },
         };
-        Lookup { rest, table }
+        Lookup { null, rest, table }
     }
 
     /// The index of each value: -1 for one without an index, never null.
@@ -169,12 +216,15 @@ impl Lookup {
         match &self.table {
             Table::Integer(table) => {
                 let values = cast(values, &DataType::Int64).map_err(engine_error)?;
-                let find = |x: Option<i64>| x.and_then(|x| table.get(&x)).copied().unwrap_or(self.rest);
+                let find = |x: Option<i64>| match x {
+                    Some(x) => table.get(&x).copied().unwrap_or(self.rest),
+                    None => self.null,
+                };
                 indices.extend(values.as_primitive::<Int64Type>().iter().map(find));
             }
             Table::Text { short, long } => {
                 let find = |text: Option<&str>| {
-                    let Some(text) = text else { return self.rest };
+                    let Some(text) = text else { return self.null };
                     let found = match Short::of(text.as_bytes()) {
                         Some(key) => short.get(&key),
                         None => long.get(text),

@@ -10,7 +10,7 @@ use engine::{Error, Result};
 
 use super::fitted::{Applier, Fitted};
 use super::input::InputColumn;
-use super::planning;
+use super::planning::{self, Reading};
 use super::spec::{Step, Work};
 
 /// A number for each column: raw columns first, then steps.
@@ -35,18 +35,16 @@ impl Evaluator {
     ///
     /// # Errors
     /// An expression that this build does not understand.
-    pub(crate) fn new(inputs: &[InputColumn], steps: &[Step<Fitted>]) -> Result<Self> {
+    pub(crate) fn new(inputs: &[InputColumn], steps: &[Step<Fitted>], reading: Reading) -> Result<Self> {
         let mut columns = Schema::new(inputs.iter().map(InputColumn::field).collect::<Vec<_>>());
         let mut planned = Vec::new();
         for step in steps {
             let id = |name: &str| columns.index_of(name).map_err(|_| planning::unknown_column(name, &columns));
             let (step_planned, data_type) = match &step.work {
                 Work::Sql { sql } => {
-                    let expr = planning::plan(sql, &columns)?;
-                    let reads = planning::columns_of(&expr).iter().map(|name| id(name)).collect::<Result<Vec<_>>>()?;
-                    let schema =
-                        Arc::new(Schema::new(reads.iter().map(|id| columns.field(*id).clone()).collect::<Vec<_>>()));
-                    let expr = planning::physical(expr, &schema)?;
+                    let (expr, schema) = planning::compiled(sql, &columns, reading)?;
+                    let reads = schema.fields().iter().map(|field| id(field.name())).collect::<Result<Vec<_>>>()?;
+                    let schema = Arc::new(schema);
                     let data_type = expr.data_type(&schema)?;
                     (Planned::Sql { sql: sql.clone(), expr, reads, schema }, data_type)
                 }
@@ -67,6 +65,14 @@ impl Evaluator {
     /// The number of a column.
     pub(crate) fn id(&self, column: &str) -> Result<ColumnId> {
         self.columns.index_of(column).map_err(|_| planning::unknown_column(column, &self.columns))
+    }
+
+    /// The fitted function that makes a column, if one does.
+    pub(crate) fn function(&self, column: ColumnId) -> Option<&Applier> {
+        match column.checked_sub(self.inputs.len()).map(|step| &self.steps[step]) {
+            Some(Planned::Fitted { applier, .. }) => Some(applier),
+            _ => None,
+        }
     }
 
     /// The column of which `column` is a copy with `missing` for NULL, or `column` itself: who puts `missing` for NULL anyway

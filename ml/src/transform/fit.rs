@@ -8,16 +8,18 @@ use std::collections::BTreeMap;
 use arrow::datatypes::DataType;
 use engine::{Error, Result};
 
-use super::categories::{Categories, CategoryType};
+use super::categories::{Categories, CategoryCounts, CategoryType};
 use super::fitted::Fitted;
 use super::frozen::{Feature, FrozenTransform, Inputs};
 use super::info::FeatureInfo;
 use super::planning;
 use super::spec::{
-    FeatureKind, FitFunction, Imputation, Step, TransformSpec, Work, element_type, engine_error, is_number,
+    CategoryLimit, FeatureKind, FitFunction, Imputation, Step, TransformSpec, Work, element_type, engine_error,
+    is_number,
 };
 use super::statistics::{ColumnStatistics, Find, Needs, collect};
 use super::target::{self, Target};
+use crate::estimate;
 use crate::statistics::Rows;
 
 /// What is asked beside what the functions need.
@@ -166,7 +168,7 @@ impl Fitting<'_> {
                     Some(length) => Inputs::Numbers { length, missing },
                 },
                 FeatureKind::OneHot => Inputs::OneHot { width },
-                FeatureKind::MultiHot => Inputs::MultiHot { width },
+                FeatureKind::MultiHot => Inputs::Bag { width },
                 FeatureKind::Buckets { width } => Inputs::Buckets { width },
             };
             features.push(Feature { name: feature.name.clone(), column: feature.column.clone(), inputs });
@@ -292,14 +294,8 @@ fn freeze(
             let drop_first = matches!(function, FitFunction::OneHotEncoder { drop_most_frequent: true, .. });
             let of = CategoryType::of(element_type(data_type).unwrap_or(data_type));
             let categories = Categories::choose(&counts, of, *limit, drop_first);
-            if categories.values.is_empty() && !drop_first && !all_null {
-                let most = counts.counts.first().map_or(0, |(_, count)| *count);
-                warn(&format!(
-                    "has no category that occurs {} times (the most frequent: {most}): all of them count as other; \
-                     frequency_threshold is an argument of {}",
-                    limit.frequency_threshold,
-                    function.name()
-                ));
+            if let Some(told) = left_out(&counts, &categories, *limit, function.name()).filter(|_| !all_null) {
+                warn(&told);
             }
             match function {
                 FitFunction::LabelEncoder(_) => Fitted::LabelEncoder(categories),
@@ -308,6 +304,34 @@ fn freeze(
             }
         }
     })
+}
+
+/// What the user should know of the categories that share an input.
+fn left_out(counts: &CategoryCounts, kept: &Categories, limit: CategoryLimit, function: &str) -> Option<String> {
+    let threshold = limit.frequency_threshold;
+    let all = counts.counts.len();
+    let rare = all - kept.values.len() - usize::from(kept.dropped.is_some());
+    if rare == all {
+        let most = counts.counts.first().map_or(0, |(_, count)| *count);
+        return Some(format!(
+            "has no category that occurs {threshold} times (the most frequent: {most}): all of them count as other; \
+             frequency_threshold is an argument of {function}"
+        ));
+    }
+    if rare == 0 || limit.is_written {
+        return None;
+    }
+    let thousands = |count: usize| estimate::thousands(count as f64);
+    let why = match counts.counts.iter().filter(|(_, count)| *count >= threshold).count() {
+        frequent if frequent > limit.top_k => format!("beyond the {} most frequent", thousands(limit.top_k)),
+        _ => format!("seen less than {threshold} times"),
+    };
+    Some(format!(
+        "has {} categories, of which {} share one input, {why}; ML.ONE_HOT_ENCODER(x, 'none', top_k, \
+         frequency_threshold) OVER () in TRANSFORM says how many have their own",
+        thousands(all),
+        thousands(rare)
+    ))
 }
 
 /// The most frequent value, ties by value; `counts` come with ties by text.

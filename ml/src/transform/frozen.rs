@@ -1,21 +1,25 @@
 //! A fitted transform: what travels with a model, as JSON, and computes its inputs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use arrow::array::ArrayRef;
+use datafusion::logical_expr::Expr;
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::apply::Slots;
 use super::categories::Categories;
 use super::evaluate::Evaluator;
-use super::fitted::Fitted;
+use super::fitted::{Fitted, fitted_call};
 use super::info::FeatureInfo;
 use super::input::InputColumn;
-use super::spec::{LabelColumn, Step, Work};
+use super::planning::Reading;
+use super::spec::{LabelColumn, LabelSource, Step, Work};
 use crate::shards::FeatureLayout;
 
-/// The version of the JSON.
-const FORMAT: u32 = 1;
+/// The version of the JSON. Since 2 expressions are planned as in a SELECT.
+const FORMAT: u32 = 2;
 
 /// One entry of what the model sees.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,7 +57,12 @@ pub enum Inputs {
         /// Columns.
         width: u32,
     },
-    /// `width` numbers, each 0 or 1, over the categories of an encoder.
+    /// `width` inputs of the bag, each 0 or 1, over the categories of an encoder.
+    Bag {
+        /// Columns.
+        width: u32,
+    },
+    /// `width` numbers, each 0 or 1, over the categories of an encoder: as models of format 1 have them.
     MultiHot {
         /// Columns.
         width: u32,
@@ -99,7 +108,8 @@ impl FrozenTransform {
     }
 
     fn plan(document: Document) -> Result<Self> {
-        let evaluator = Evaluator::new(&document.inputs, &document.steps)?;
+        let reading = if document.format < 2 { Reading::First } else { Reading::Sql };
+        let evaluator = Evaluator::new(&document.inputs, &document.steps, reading)?;
         let slots = Slots::new(&document.features, &document.labels, &evaluator)?;
         let layout = layout(&document);
         Ok(FrozenTransform { document, layout, evaluator, slots })
@@ -127,7 +137,7 @@ impl FrozenTransform {
         FrozenTransform::plan(document)
     }
 
-    /// How features are laid out as inputs of the model: all numbers first, then the one-hot groups, each in the order
+    /// How features are laid out as inputs of the model: all numbers first, then the bag, then the one-hot groups, each in the order
     /// of [`FrozenTransform::features`].
     pub fn layout(&self) -> &FeatureLayout {
         &self.layout
@@ -155,6 +165,36 @@ impl FrozenTransform {
     /// The raw columns that the labels are made from.
     pub fn label_inputs(&self) -> impl Iterator<Item = &InputColumn> {
         self.evaluator.inputs(&self.slots.label_columns)
+    }
+
+    /// Where data have the label; `None` without one.
+    pub fn label_source(&self) -> Option<LabelSource> {
+        let label = self.document.labels.first()?;
+        Some(label.source(self.label_inputs().cloned().collect()))
+    }
+
+    /// The label of what [`LabelSpec::base`](super::LabelSpec::base) gave.
+    ///
+    /// # Errors
+    /// Values of another type.
+    pub(crate) fn finished_label(&self, base: &ArrayRef) -> Result<ArrayRef> {
+        match self.slots.label_function(&self.evaluator) {
+            Some(function) => function.apply(base),
+            None => Ok(Arc::clone(base)),
+        }
+    }
+
+    /// The same as an expression over `base`.
+    ///
+    /// # Errors
+    /// A function that cannot be written.
+    pub(crate) fn finished_label_call(&self, base: Expr) -> Result<Expr> {
+        let column = self.document.labels.first().map(|label| label.column.as_str());
+        let step = self.document.steps.iter().find(|step| Some(step.name.as_str()) == column);
+        match step.map(|step| &step.work) {
+            Some(Work::Fit { function, .. }) => fitted_call(function, base),
+            _ => Ok(base),
+        }
     }
 
     /// All raw columns the transform reads, labels included: what must be kept of the training rows.
@@ -187,7 +227,7 @@ impl FrozenTransform {
 }
 
 fn layout(document: &Document) -> FeatureLayout {
-    let (mut dense, mut groups, mut group_widths) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut dense, mut bag, mut groups, mut group_widths) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for feature in &document.features {
         let name = &feature.name;
         let categories = || {
@@ -201,6 +241,7 @@ fn layout(document: &Document) -> FeatureLayout {
             Inputs::Number { .. } => dense.push(name.clone()),
             Inputs::Numbers { length, .. } => dense.extend((0..length).map(|i| format!("{name}[{i}]"))),
             Inputs::MultiHot { .. } => dense.extend(categories().iter().map(|category| format!("{name}={category}"))),
+            Inputs::Bag { .. } => bag.extend(categories().iter().map(|category| format!("{name}={category}"))),
             Inputs::OneHot { width: 0 } => {}
             Inputs::OneHot { width } => {
                 groups.extend(categories().iter().map(|category| format!("{name}={category}")));
@@ -212,7 +253,8 @@ fn layout(document: &Document) -> FeatureLayout {
             }
         }
     }
-    let numbers = dense.len();
+    let (numbers, bag_width) = (dense.len(), bag.len());
+    dense.extend(bag);
     dense.extend(groups);
-    FeatureLayout { dense: numbers, groups: group_widths, names: dense }
+    FeatureLayout { dense: numbers, bag: bag_width, groups: group_widths, names: dense }
 }

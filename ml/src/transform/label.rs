@@ -192,7 +192,7 @@ impl LabelEncoding {
             LabelValues::Classes { values, .. } => {
                 check_type(&self.name, labels.data_type(), LabelTask::Classification)?;
                 let of = CategoryType::of(&self.data_type);
-                let categories = Categories { values: values.clone(), of, other: false, dropped: None };
+                let categories = Categories::exactly(values.clone(), of);
                 let same_kind = of == CategoryType::of(labels.data_type());
                 let labels = if same_kind { Arc::clone(labels) } else { self.as_trained(labels)? };
                 let indices = Lookup::new(&categories).indices(&labels)?;

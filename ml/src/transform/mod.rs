@@ -28,20 +28,22 @@ mod statistics;
 mod steps;
 mod target;
 
-pub use automatic::{AutomaticOptions, CategoryEncoding};
-pub use categories::Categories;
+pub use automatic::{AutomaticOptions, CATEGORIES_MAX, CategoryEncoding};
+pub use categories::{Categories, Others};
 pub use fit::FitOptions;
 pub use fitted::Fitted;
 pub use frozen::{Feature, FrozenTransform, Inputs};
 pub use info::FeatureInfo;
 pub use input::InputColumn;
 pub use label::{FittedLabel, LabelEncoding, LabelTask};
-pub use spec::{LabelColumn, Step, TransformSpec, Work};
+pub use parse::Source;
+pub use spec::{LabelColumn, LabelSource, LabelSpec, Step, TransformSpec, Work};
 pub use statistics::Find;
 pub use target::{Target, TargetEncodings};
 
 pub(crate) use categories::as_text;
 pub(crate) use fitted::{as_list, as_numbers, fitted_function};
+pub(crate) use parse::of_the_clause;
 pub(crate) use spec::{
     BucketFormat, CategoryLimit, FitFunction, Imputation, element_type, engine_error, is_number, is_text,
 };

@@ -7,97 +7,222 @@
 use std::ops::ControlFlow;
 
 use arrow::datatypes::Schema;
+use datafusion::common::TableReference;
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, SelectItem, SetExpr,
-    Statement, Value, VisitMut, VisitorMut, WildcardAdditionalOptions, WindowType,
+    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, SelectItem, Value,
+    VisitMut, VisitorMut, WildcardAdditionalOptions, WindowType,
 };
-use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::parser::Parser;
+use engine::expression::{self, Listed};
 use engine::{Error, Result};
 
-use super::automatic::CategoryEncoding;
+use super::automatic::{CATEGORIES_MAX, CategoryEncoding};
 use super::planning;
 use super::spec::{FeatureKind, LabelColumn, TransformSpec};
 use super::steps::{Defaults, Steps};
 use crate::function::{self, Kind, constants};
 
-/// In a TRANSFORM clause numbers stay as they are written.
-const DEFAULTS: Defaults = Defaults { standardise: false, categories: CategoryEncoding::OneHot };
+/// What a select list of TRANSFORM is read against.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Columns of the training query.
+    pub columns: &'a Schema,
+    /// The table that a column comes from, by which it may be called: one for each column, or none at all.
+    pub tables: &'a [Option<TableReference>],
+    /// The column that decides the split: no feature, but for what is made of it under another name.
+    pub split_column: Option<&'a str>,
+    /// Categories of a column that get an input of their own where nothing is said, at most.
+    pub categories_max: usize,
+}
 
 impl TransformSpec {
     /// Reads `select_list`, the text between the parentheses of TRANSFORM, against the training query's `schema`.
+    ///
+    /// # Errors
+    /// As [`TransformSpec::of_list`], and text that is no select list.
+    pub fn parse(select_list: &str, schema: &Schema, labels: &[String]) -> Result<TransformSpec> {
+        let list = expression::select_list(select_list).map_err(of_the_clause)?;
+        TransformSpec::of_list(
+            &list,
+            Source { columns: schema, tables: &[], split_column: None, categories_max: CATEGORIES_MAX },
+            labels,
+        )
+    }
+
+    /// Reads the select list of TRANSFORM.
     ///
     /// An item named as one of `labels` is that label; every label must be there. All other items are features: numbers
     /// are taken as they are (NULL becomes the mean of the training rows), strings and booleans are one-hot encoded,
     /// dates and timestamps expanded, the result of `ML.HASH_BUCKETIZE` is a category.
     ///
     /// # Errors
-    /// Whatever is wrong with the text, with the near name: unknown columns and functions, wrong arguments, an analytic
-    /// function without its `OVER ()`, two items of one name, a label that is missing or depends on fitted statistics.
-    pub fn parse(select_list: &str, schema: &Schema, labels: &[String]) -> Result<TransformSpec> {
-        let mut steps = Steps::new(schema);
-        let mut label_columns: Vec<LabelColumn> = Vec::new();
-        for (name, expr) in items(select_list, schema)? {
-            let is_label = labels.contains(&name);
-            let buckets = hash_buckets(&expr)?;
-            let column = column_of(expr, &mut steps)?;
-            if is_label {
-                if label_columns.iter().any(|label| label.name == name) {
-                    return Err(Error::invalid(format!("TRANSFORM: the label `{name}` is listed twice")));
-                }
-                label_columns.push(LabelColumn { name, column });
-            } else if let Some(width) = buckets {
-                steps.add_feature(&name, &column, FeatureKind::Buckets { width })?;
-            } else {
-                steps.feature(&name, &column, DEFAULTS)?;
-            }
+    /// Whatever is wrong with an item, at its place and with the near name: unknown columns and functions, wrong arguments,
+    /// an analytic function without its `OVER ()`, two items of one name, a label that is missing or depends on fitted
+    /// statistics.
+    pub fn of_list(list: &[Listed], source: Source<'_>, labels: &[String]) -> Result<TransformSpec> {
+        let steps = Steps::new(source.columns);
+        let mut reading =
+            Reading { source, labels, steps, label_columns: Vec::new(), label_places: Vec::new(), place: 0 };
+        for Listed { item, offset } in list {
+            reading.place = *offset;
+            reading.item(item.clone()).map_err(|error| invalid(error).at_offset(*offset))?;
         }
+        let Reading { steps, label_columns, label_places, .. } = reading;
         if let Some(missing) = labels.iter().find(|label| label_columns.iter().all(|known| known.name != **label)) {
             return Err(Error::invalid(format!("TRANSFORM: the label `{missing}` is not in the list"))
                 .with_hint(format!("the label stays in the select list: TRANSFORM ({}, ...)", missing)));
         }
         let spec = steps.finish(label_columns)?;
-        for label in labels {
-            spec.label(label)?;
+        for (label, place) in spec.labels.iter().zip(label_places) {
+            spec.label(&label.name).map_err(|error| error.at_offset(place))?;
         }
         Ok(spec)
     }
 }
 
-/// The items of the list with their names, wildcards spelled out.
-fn items(select_list: &str, schema: &Schema) -> Result<Vec<(String, Expr)>> {
-    let mut named = Vec::new();
-    for item in parse_list(select_list)? {
-        match item {
-            SelectItem::ExprWithAlias { expr, alias } => named.push((folded(&alias), expr)),
-            SelectItem::UnnamedExpr(expr) => named.push((name_of(&expr), expr)),
-            SelectItem::Wildcard(options) => {
-                let left_out = left_out(&options, schema)?;
-                for field in schema.fields().iter().filter(|field| !left_out.contains(field.name())) {
-                    named.push((field.name().clone(), Expr::Identifier(Ident::with_quote('"', field.name()))));
-                }
-            }
-            other => return Err(Error::invalid(format!("TRANSFORM: `{other}` is not understood here"))),
+/// What is wrong with the list as a whole.
+pub(crate) fn of_the_clause(error: Error) -> Error {
+    match error {
+        Error::Invalid { message, offset, hint } => {
+            Error::Invalid { message: format!("TRANSFORM: {message}"), offset, hint }
         }
+        other => other,
     }
-    Ok(named)
 }
 
-fn parse_list(select_list: &str) -> Result<Vec<SelectItem>> {
-    const SELECT: &str = "SELECT ";
-    let text = format!("{SELECT}{select_list}");
-    let wrong = |what: String| Error::invalid(format!("TRANSFORM: {what}"));
-    let statements = Parser::new(&GenericDialect {})
-        .try_with_sql(&text)
-        .and_then(|mut parser| parser.parse_statements())
-        .map_err(|error| wrong(error.to_string().replacen("sql parser error: ", "", 1)))?;
-    let extra = || wrong("expected a list of expressions and nothing after it".to_owned());
-    let [Statement::Query(query)] = statements.as_slice() else { return Err(extra()) };
-    let SetExpr::Select(select) = query.body.as_ref() else { return Err(extra()) };
-    if !select.from.is_empty() || select.selection.is_some() || query.order_by.is_some() {
-        return Err(extra());
+/// An error of planning is the user's, who can be shown the place.
+fn invalid(error: Error) -> Error {
+    match error {
+        Error::Query(error) => Error::invalid(format!("TRANSFORM: {}", planning::plain(&error))),
+        other => other,
     }
-    Ok(select.projection.clone())
+}
+
+/// A list that is being read.
+struct Reading<'a> {
+    source: Source<'a>,
+    labels: &'a [String],
+    steps: Steps,
+    label_columns: Vec<LabelColumn>,
+    /// Where the items of the labels begin.
+    label_places: Vec<usize>,
+    /// Where the item that is being read begins.
+    place: usize,
+}
+
+impl Reading<'_> {
+    fn item(&mut self, item: SelectItem) -> Result<()> {
+        match item {
+            SelectItem::ExprWithAlias { expr, alias } => {
+                let expr = self.named(expr);
+                self.add(folded(&alias), expr)
+            }
+            SelectItem::UnnamedExpr(expr) => {
+                let expr = self.named(expr);
+                self.add(name_of(&expr), expr)
+            }
+            SelectItem::Wildcard(options) => {
+                let left_out = left_out(&options, self.source.columns)?;
+                for field in self.source.columns.fields().iter().filter(|field| !left_out.contains(field.name())) {
+                    self.add(field.name().clone(), own_column(field.name()))?;
+                }
+                Ok(())
+            }
+            other => Err(Error::invalid(format!("TRANSFORM: `{other}` is not understood here"))),
+        }
+    }
+
+    /// The expression with every column under its own name.
+    fn named(&self, mut expr: Expr) -> Expr {
+        let _ = VisitMut::visit(&mut expr, &mut OwnNames(self.source));
+        expr
+    }
+
+    fn add(&mut self, name: String, expr: Expr) -> Result<()> {
+        if self.source.split_column == Some(name.as_str()) {
+            if matches!(&expr, Expr::Identifier(ident) if folded(ident) == name) {
+                return Ok(());
+            }
+            return Err(Error::invalid(format!("TRANSFORM: `{name}` is DATA_SPLIT_COL, which is no feature"))
+                .with_hint("give what is made of it another name with AS"));
+        }
+        let label = self.labels.iter().find(|label| label.eq_ignore_ascii_case(&name));
+        let buckets = hash_buckets(&expr)?;
+        let column = column_of(expr, &mut self.steps)?;
+        if let Some(name) = label {
+            if self.label_columns.iter().any(|label| label.name == *name) {
+                return Err(Error::invalid(format!("TRANSFORM: the label `{name}` is listed twice")));
+            }
+            self.label_places.push(self.place);
+            self.label_columns.push(LabelColumn { name: name.clone(), column });
+            return Ok(());
+        }
+        match buckets {
+            Some(width) => self.steps.add_feature(&name, &column, FeatureKind::Buckets { width }),
+            None => {
+                // In a TRANSFORM clause numbers stay as they are written.
+                let categories_max = self.source.categories_max;
+                let defaults = Defaults { standardise: false, categories: CategoryEncoding::OneHot, categories_max };
+                self.steps.feature(&name, &column, defaults)
+            }
+        }
+    }
+}
+
+/// Finds columns by their tables' names and whatever the case of their letters, as a SELECT does.
+struct OwnNames<'a>(Source<'a>);
+
+impl VisitorMut for OwnNames<'_> {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Identifier(ident) => {
+                if let Some(name) = self.column(ident) {
+                    *expr = own_column(name);
+                }
+            }
+            Expr::CompoundIdentifier(parts) => {
+                let Some((at, name)) = (1..parts.len()).find_map(|at| Some((at, self.of_table(parts, at)?))) else {
+                    return ControlFlow::Continue(());
+                };
+                parts.drain(..at);
+                parts[0] = Ident::with_quote('"', name);
+                if parts.len() == 1 {
+                    *expr = own_column(name);
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl<'a> OwnNames<'a> {
+    /// The column's own name, where it is not what SQL makes of the word.
+    fn column(&self, ident: &Ident) -> Option<&'a str> {
+        let (name, columns) = (folded(ident), self.0.columns);
+        if ident.quote_style.is_some() || columns.index_of(&name).is_ok() {
+            return None;
+        }
+        let mut alike = columns.fields().iter().filter(|field| field.name().to_lowercase() == name);
+        alike.next().filter(|_| alike.next().is_none()).map(|field| field.name().as_str())
+    }
+
+    /// The column that `parts[at]` is, when the parts before it are its table's name.
+    fn of_table(&self, parts: &[Ident], at: usize) -> Option<&'a str> {
+        let table: Vec<String> = parts[..at].iter().map(folded).collect();
+        let wanted = self.column(&parts[at]).map_or_else(|| folded(&parts[at]), str::to_owned);
+        let columns = self.0.columns.fields().iter().zip(self.0.tables);
+        let of_it = |of: &Option<TableReference>| of.as_ref().is_some_and(|of| of.to_vec().ends_with(&table));
+        columns
+            .into_iter()
+            .find(|(field, of)| *field.name() == wanted && of_it(of))
+            .map(|(field, _)| field.name().as_str())
+    }
+}
+
+fn own_column(name: &str) -> Expr {
+    Expr::Identifier(Ident::with_quote('"', name))
 }
 
 fn left_out(options: &WildcardAdditionalOptions, schema: &Schema) -> Result<Vec<String>> {

@@ -1,10 +1,11 @@
-//! Plans the SQL expressions of a transform, always in the same way: with the built-in functions and the scalar `ML.*`
-//! functions alone and default settings, so that an expression means the same in the session that trained a model and in
-//! a server that loads it.
+//! Plans the SQL expressions of a transform, always in the same way: as a SELECT reads them, with the settings that a
+//! session begins with, so that an expression means the same in the session that trained a model and in a server that
+//! loads it. A transform of format 1 was planned without the rules of our own; it still is.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DataFusionError, SchemaError};
@@ -12,9 +13,15 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, Volatility};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionContext;
+use engine::expression::Expressions;
 use engine::{Error, Result, near};
 
-static PLANNER: LazyLock<SessionState> = LazyLock::new(|| {
+static PLANNER: LazyLock<Expressions> = LazyLock::new(|| {
+    Expressions::new(crate::function::scalar_functions()).expect("the functions of this crate have names of their own")
+});
+
+/// For transforms of format 1.
+static FIRST_PLANNER: LazyLock<SessionState> = LazyLock::new(|| {
     let context = SessionContext::new();
     for function in crate::function::scalar_functions() {
         context.register_udf(function.as_ref().clone());
@@ -22,22 +29,67 @@ static PLANNER: LazyLock<SessionState> = LazyLock::new(|| {
     context.state()
 });
 
-/// Plans the SQL expression `text` over `columns`.
+/// What an expression's text means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// As in a SELECT.
+    Sql,
+    /// As transforms of format 1 were planned.
+    First,
+}
+
+/// Plans the SQL expression `text` over `columns`; its types are settled.
 ///
 /// # Errors
 /// Unknown columns and functions (with the near name), wrong types, and whatever does not depend on the row alone:
 /// aggregates, window functions, subqueries, `random()`, `now()`.
 pub(crate) fn plan(text: &str, columns: &Schema) -> Result<Expr> {
-    let schema = DFSchema::try_from(columns.clone())?;
-    let expr = PLANNER.create_logical_expr(text, &schema).map_err(|error| explain(error, text, columns))?;
+    let explained = |error| explain(error, text, columns);
+    let expr = PLANNER.plan(text, columns).map_err(explained)?;
     refuse_what_is_no_function_of_the_row(&expr, text)?;
-    Ok(expr.unalias_nested().data)
+    let read = read_by(&expr, columns);
+    PLANNER.settled(expr, &read).map_err(explained)
 }
 
-/// The physical expression over batches of `columns`; type coercion and simplification included.
-pub(crate) fn physical(expr: Expr, columns: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
-    let schema = DFSchema::try_from(columns.clone())?;
-    PLANNER.create_physical_expr(expr, &schema).map_err(|error| Error::invalid(plain(&error)))
+/// The physical expression of a planned one, over batches of `columns`. It has been tried on no rows: what only fails when it
+/// runs, whatever the data, fails here.
+///
+/// # Errors
+/// Types that do not fit.
+pub(crate) fn physical(expr: Expr, text: &str, columns: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
+    let explained = |error| explain(error, text, columns);
+    let physical = PLANNER.physical(expr, columns).map_err(explained)?;
+    let no_rows = RecordBatch::new_empty(Arc::new(columns.clone()));
+    physical.evaluate(&no_rows).map_err(|error| explained(error.into()))?;
+    Ok(physical)
+}
+
+/// [`plan`] and [`physical`] in one, over those of `columns` that the expression reads; these come with it.
+///
+/// # Errors
+/// As those.
+pub(crate) fn compiled(text: &str, columns: &Schema, reading: Reading) -> Result<(Arc<dyn PhysicalExpr>, Schema)> {
+    match reading {
+        Reading::Sql => {
+            let expr = plan(text, columns)?;
+            let read = read_by(&expr, columns);
+            Ok((physical(expr, text, &read)?, read))
+        }
+        Reading::First => {
+            let explained = |error: DataFusionError| explain(error.into(), text, columns);
+            let schema = DFSchema::try_from(columns.clone())?;
+            let expr = FIRST_PLANNER.create_logical_expr(text, &schema).map_err(explained)?.unalias_nested().data;
+            let read = read_by(&expr, columns);
+            let schema = DFSchema::try_from(read.clone())?;
+            Ok((FIRST_PLANNER.create_physical_expr(expr, &schema).map_err(explained)?, read))
+        }
+    }
+}
+
+/// The columns that `expr` reads, ascending by name.
+pub(crate) fn read_by(expr: &Expr, columns: &Schema) -> Schema {
+    let names = columns_of(expr);
+    Schema::new(names.iter().filter_map(|name| columns.field_with_name(name).ok().cloned()).collect::<Vec<_>>())
 }
 
 /// Names of the columns that `expr` reads.
@@ -60,19 +112,40 @@ pub(crate) fn plain(error: &DataFusionError) -> String {
         "This feature is not implemented: ",
         "Schema error: ",
         "SQL error: ",
+        "Internal error: ",
+        "External error: ",
     ]
     .iter()
     .fold(text, |text, prefix| text.replacen(prefix, "", 1));
-    text.lines().next().unwrap_or_default().to_owned()
+    let text = text.split(", errors: ").next().unwrap_or_default();
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    match lines.next_back() {
+        // What a parser of something else has drawn stands between.
+        Some(last) if first.ends_with(':') => format!("{first} {}", last.trim_start_matches("error: ")),
+        _ => first.to_owned(),
+    }
 }
 
-fn explain(error: DataFusionError, text: &str, columns: &Schema) -> Error {
-    if let DataFusionError::SchemaError(inner, _) = error.find_root()
-        && let SchemaError::FieldNotFound { field, .. } = inner.as_ref()
-    {
-        return unknown_column(&field.name, columns);
-    }
-    Error::invalid(format!("TRANSFORM: `{text}`: {}", plain(&error)))
+fn explain(error: Error, text: &str, columns: &Schema) -> Error {
+    let error = match error {
+        Error::Query(error) => {
+            if let DataFusionError::SchemaError(inner, _) = error.find_root()
+                && let SchemaError::FieldNotFound { field, .. } = inner.as_ref()
+            {
+                return unknown_column(&field.flat_name(), columns);
+            }
+            PLANNER.explain(error, text)
+        }
+        error => error,
+    };
+    let (what, told) = match &error {
+        Error::Query(error) => (plain(error), None),
+        Error::Invalid { message, hint, .. } => (message.clone(), hint.clone()),
+        other => (other.to_string(), None),
+    };
+    let error = Error::invalid(format!("TRANSFORM: `{text}`: {what}"));
+    told.into_iter().fold(error, Error::with_hint)
 }
 
 /// A column that the training query does not have.

@@ -98,13 +98,15 @@ pub(crate) enum Imputation {
     MostFrequent,
 }
 
-/// Which categories get a number of their own; the rest share one.
+/// Which categories get a number of their own; the rest of what training shows shares one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CategoryLimit {
     /// At most this many, the most frequent, ties by value.
     pub(crate) top_k: usize,
     /// Only those seen in at least this many training rows.
     pub(crate) frequency_threshold: u64,
+    /// Whether the user has written both, and so knows of the rest.
+    pub(crate) is_written: bool,
 }
 
 /// How a bucket is named.
@@ -148,8 +150,40 @@ pub(crate) enum FeatureKind {
 pub struct LabelColumn {
     /// Name in the model.
     pub name: String,
-    /// A raw column or a stateless step.
+    /// A raw column, a stateless step, or a scaler or buckets of one.
     pub column: String,
+}
+
+impl LabelColumn {
+    /// Where it comes from, `inputs` being the raw columns that it is made of.
+    pub(crate) fn source(&self, inputs: Vec<InputColumn>) -> LabelSource {
+        match super::steps::is_internal(&self.column) {
+            true => LabelSource::Made(inputs),
+            false => LabelSource::Column(self.column.clone()),
+        }
+    }
+}
+
+/// Where data have a model's label.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LabelSource {
+    /// It is this column.
+    Column(String),
+    /// TRANSFORM makes it of these columns.
+    Made(Vec<InputColumn>),
+}
+
+/// How a label is made of the training rows.
+#[derive(Debug, Clone)]
+pub struct LabelSpec {
+    /// Over the training query: the label, or what a fitted function makes it of. NULL where a row has none.
+    pub base: Expr,
+    /// The label's own type.
+    pub data_type: DataType,
+    /// Whether a function that is fitted on the training rows stands around `base`.
+    pub is_fitted: bool,
+    /// Where other data have it.
+    pub source: LabelSource,
 }
 
 /// A transform as it was written or chosen. See [`TransformSpec::parse`] and [`TransformSpec::automatic`].
@@ -174,18 +208,37 @@ impl TransformSpec {
         self.labels.iter().map(|label| label.name.as_str())
     }
 
-    /// A label as an expression over the training query, and its type.
+    /// How a label is made.
     ///
     /// # Errors
-    /// No label of that name.
-    pub fn label(&self, name: &str) -> Result<(Expr, DataType)> {
+    /// No label of that name; one that depends on fitted statistics in another way than by a scaler or by buckets of its own
+    /// quantiles.
+    pub fn label(&self, name: &str) -> Result<LabelSpec> {
         let label = self
             .labels
             .iter()
             .find(|label| label.name == name)
             .ok_or_else(|| Error::invalid(format!("the transform has no label `{name}`")))?;
         let data_type = self.columns.field_with_name(&label.column).map_err(engine_error)?.data_type().clone();
-        Ok((self.expression(&label.column, &[])?, data_type))
+        let fit = self.steps.iter().find(|step| step.name == label.column).and_then(|step| match &step.work {
+            Work::Fit { input, function } => Some((input, function)),
+            Work::Sql { .. } => None,
+        });
+        let refuse = |why: &str| {
+            let what = self.describe(&label.column);
+            let hint = "a label is an expression of the row, or a scaler or ML.QUANTILE_BUCKETIZE of one";
+            Err(Error::invalid(format!("TRANSFORM: `{what}` cannot be the label `{name}`: {why}")).with_hint(hint))
+        };
+        let base = match fit {
+            None => &label.column,
+            Some((input, function)) if function.is_for_labels() => input,
+            Some((_, FitFunction::Imputer(_))) => return refuse("rows without a label are left out and not made up"),
+            Some(_) => return refuse("it is for features"),
+        };
+        let Ok(base) = self.expression(base, &[]) else { return refuse("it depends on fitted statistics inside") };
+        let inputs = self.raw_columns_of(std::iter::once(label.column.as_str()))?;
+        let inputs = self.inputs.iter().filter(|input| inputs.contains(&input.name)).cloned().collect();
+        Ok(LabelSpec { base, data_type, is_fitted: fit.is_some(), source: label.source(inputs) })
     }
 
     /// The raw columns that `columns` are made from, in the order of the inputs.
@@ -245,6 +298,22 @@ impl TransformSpec {
 }
 
 impl FitFunction {
+    /// Whether it keeps a row's label a label: NULL stays NULL, and rows with other labels do not become alike.
+    fn is_for_labels(&self) -> bool {
+        match self {
+            FitFunction::StandardScaler
+            | FitFunction::MinMaxScaler
+            | FitFunction::MaxAbsScaler
+            | FitFunction::RobustScaler { .. }
+            | FitFunction::QuantileBucketize { .. } => true,
+            FitFunction::Imputer(_)
+            | FitFunction::LabelEncoder(_)
+            | FitFunction::OneHotEncoder { .. }
+            | FitFunction::MultiHotEncoder(_)
+            | FitFunction::TargetEncoder { .. } => false,
+        }
+    }
+
     /// As the user writes it.
     pub(crate) fn name(&self) -> &'static str {
         match self {

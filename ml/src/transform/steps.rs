@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion::common::DFSchema;
-use datafusion::logical_expr::ExprSchemable;
 use engine::{Error, Result};
 
 use super::automatic::CategoryEncoding;
@@ -62,10 +60,19 @@ pub(crate) struct Defaults {
     pub(crate) standardise: bool,
     /// What becomes of strings and booleans.
     pub(crate) categories: CategoryEncoding,
+    /// Categories of a column that get an input of their own, at most: as many as memory allows.
+    pub(crate) categories_max: usize,
 }
 
-/// Which categories of a column get an input of their own where nothing is said.
-pub(crate) const AUTOMATIC_LIMIT: CategoryLimit = CategoryLimit { top_k: 1_000, frequency_threshold: 1 };
+impl Defaults {
+    /// Which categories of a column get an input of their own where nothing is said.
+    fn limit(self) -> CategoryLimit {
+        CategoryLimit { top_k: self.categories_max, frequency_threshold: 1, is_written: false }
+    }
+}
+
+/// All of them, where a category takes no input of its own.
+const ALL: CategoryLimit = CategoryLimit { top_k: usize::MAX, frequency_threshold: 1, is_written: true };
 
 /// Steps under construction.
 #[derive(Debug)]
@@ -103,12 +110,8 @@ impl Steps {
         if let Some(encoder) = planning::columns_of(&expr).iter().find(|column| self.is_encoded(column)) {
             return Err(self.encoder_inside(encoder));
         }
-        // Coercion decides the type: integer / integer, CASE over several types.
-        let physical = planning::physical(expr.clone(), &self.columns)?;
-        let data_type = match physical.data_type(&self.columns) {
-            Ok(data_type) => data_type,
-            Err(_) => expr.get_type(&DFSchema::try_from(self.columns.clone())?)?,
-        };
+        let read = planning::read_by(&expr, &self.columns);
+        let data_type = planning::physical(expr, text, &read)?.data_type(&read)?;
         Ok(self.add(Work::Sql { sql: text.to_owned() }, data_type))
     }
 
@@ -189,7 +192,7 @@ impl Steps {
                     self.add_feature(name, &scaled, FeatureKind::Number)
                 }
                 Some(element) if is_text(element) => {
-                    let encoded = self.fit(FitFunction::MultiHotEncoder(AUTOMATIC_LIMIT), column)?;
+                    let encoded = self.fit(FitFunction::MultiHotEncoder(defaults.limit()), column)?;
                     self.add_feature(name, &encoded, FeatureKind::MultiHot)
                 }
                 Some(_) => refuse("an array must hold numbers or strings"),
@@ -201,14 +204,13 @@ impl Steps {
     }
 
     fn category(&mut self, name: &str, column: &str, defaults: Defaults) -> Result<()> {
+        let one_hot = |drop_most_frequent: bool| {
+            (FitFunction::OneHotEncoder { limit: defaults.limit(), drop_most_frequent }, FeatureKind::OneHot)
+        };
         let (function, kind) = match defaults.categories {
-            CategoryEncoding::OneHot => {
-                (FitFunction::OneHotEncoder { limit: AUTOMATIC_LIMIT, drop_most_frequent: false }, FeatureKind::OneHot)
-            }
-            CategoryEncoding::Dummy => {
-                (FitFunction::OneHotEncoder { limit: AUTOMATIC_LIMIT, drop_most_frequent: true }, FeatureKind::OneHot)
-            }
-            CategoryEncoding::Label => (FitFunction::LabelEncoder(AUTOMATIC_LIMIT), FeatureKind::Number),
+            CategoryEncoding::OneHot => one_hot(false),
+            CategoryEncoding::Dummy => one_hot(true),
+            CategoryEncoding::Label => (FitFunction::LabelEncoder(ALL), FeatureKind::Number),
             CategoryEncoding::Target => {
                 (FitFunction::TargetEncoder { standardise: defaults.standardise }, FeatureKind::Number)
             }

@@ -83,12 +83,7 @@ pub(crate) async fn fit(
     }
     let null = encodings.groups.iter().find(|(category, _, _)| category.is_none());
     Ok(Fitted::Target(TargetEncodings {
-        categories: Categories {
-            values: values.iter().map(|(value, _)| (*value).clone()).collect(),
-            of,
-            other: false,
-            dropped: None,
-        },
+        categories: Categories::exactly(values.iter().map(|(value, _)| (*value).clone()).collect(), of),
         encodings: values.iter().flat_map(|(_, row)| row.iter().copied()).collect(),
         null: null.map_or_else(|| encodings.prior.clone(), |(_, _, row)| row.clone()),
         unknown: encodings.prior,

@@ -9,7 +9,9 @@ use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 
 use super::*;
 
+mod earlier;
 mod golden;
+mod places;
 mod speed;
 mod sql;
 mod target;
@@ -51,6 +53,8 @@ fn show(block: &Block, layout: &crate::shards::FeatureLayout) -> Vec<String> {
         let numbers = &block.dense[i * layout.dense..(i + 1) * layout.dense];
         let mut text: Vec<String> =
             numbers.iter().map(|x| format!("{}", (f64::from(*x) * 1e4).round() / 1e4 + 0.0)).collect();
+        let bag = block.bags.of(i);
+        text.extend((0..layout.bag as u32).map(|place| u8::from(bag.contains(&place)).to_string()));
         if !layout.groups.is_empty() {
             let groups = layout.groups.len();
             text.push("|".to_owned());
@@ -95,16 +99,16 @@ const FEATURES: &[(&str, &str, &str, &[&str])] = &[
     ("b", "(TRUE), (FALSE), (NULL)", "b", &["| 1", "| 0", "| 2"]),
     ("s", "('b'), ('a'), ('b')", "s", &["| 1", "| 0", "| 1"]),
     // Explicit encoders keep BigQuery's defaults, of which the threshold is 5 rows.
-    ("s", "('b'), ('a'), ('b'), (NULL)", "ML.ONE_HOT_ENCODER(s) OVER ()", &["| 0", "| 0", "| 0", "| 0"]),
+    ("s", "('b'), ('a'), ('b'), (NULL)", "ML.ONE_HOT_ENCODER(s) OVER ()", &["| 1", "| 1", "| 1", "| 0"]),
     (
         "s",
         "('b'), ('a'), ('b'), (NULL), ('c')",
         "ML.ONE_HOT_ENCODER(s, 'none', 2, 0) OVER ()",
-        &["| 1", "| 0", "| 1", "| 2", "| 2"],
+        &["| 1", "| 0", "| 1", "| 2", "| 3"],
     ),
     ("s", "('b'), ('a'), ('b')", "ML.ONE_HOT_ENCODER(s, 'most_frequent', 10, 0) OVER ()", &["| -", "| 0", "| -"]),
     ("i", "(10), (9), (10), (-1)", "ML.ONE_HOT_ENCODER(i, 'none', 10, 0) OVER ()", &["| 2", "| 1", "| 2", "| 0"]),
-    ("i", "(10), (9), (NULL)", "ML.ONE_HOT_ENCODER(i, 'none', 1, 0) OVER ()", &["| 1", "| 0", "| 1"]),
+    ("i", "(10), (9), (NULL)", "ML.ONE_HOT_ENCODER(i, 'none', 1, 0) OVER ()", &["| 2", "| 0", "| 1"]),
     ("x", "(10.0), (9.0), (NULL)", "ML.IMPUTER(x, 'most_frequent') OVER ()", &["10", "9", "9"]),
     ("s", "('b'), ('a'), ('b'), (NULL)", "ML.LABEL_ENCODER(s, 10, 0) OVER ()", &["2", "1", "2", "0"]),
     (
@@ -148,6 +152,8 @@ const FEATURES: &[(&str, &str, &str, &[&str])] = &[
         &["| 0", "| 0", "| 1", "| 1"],
     ),
     ("x, y", "(1, 2), (3, 4)", "* EXCEPT (x)", &["2", "4"]),
+    ("x", "(1.0), (NULL)", "COALESCE(x, 5) AS a, NVL(X, 7) AS b", &["1 1", "5 7"]),
+    ("x", "(1.0), (NULL)", "ML.MAX_ABS_SCALER(IFNULL(x, 5)) OVER () AS a", &["0.2", "1"]),
     ("x, y", "(1, 2), (3, 4)", "*, x + y AS sum", &["1 2 3", "3 4 7"]),
     ("d", "(DATE '2024-02-29')", "date_part('year', d) AS year, date_part('dow', d) AS dow", &["2024 4"]),
     // Constants come as whatever SQL makes of them: a bound parameter is a CAST.
@@ -220,7 +226,7 @@ const ERRORS: &[(&str, &str, &str, &str)] = &[
     ("x", "(1)", "ML.PREDICT(x) AS x", "ML.PREDICT gives a table"),
     ("price", "(1)", "ML.STANDARD_SCALER(prize) OVER ()", "no column `prize`; did you mean `price`?"),
     ("price", "(1)", "prize + 1 AS x", "no column `prize`; did you mean `price`?"),
-    ("price", "(1)", "sqrtt(price) AS x", "Invalid function 'sqrtt'"),
+    ("price", "(1)", "sqrtt(price) AS x", "there is no function `sqrtt`; did you mean `sqrt`?"),
     (
         "s",
         "('a')",
@@ -250,7 +256,7 @@ const ERRORS: &[(&str, &str, &str, &str)] = &[
     ("x", "(1)", "(SELECT 1) AS x", "not on a query"),
     ("x", "(1)", "x, x + 1 AS x", "two features are named `x`"),
     ("x", "(1)", "x FROM t", "expected a list of expressions and nothing after it"),
-    ("x", "(1)", "x AS", "TRANSFORM: Expected"),
+    ("x", "(1)", "x AS", "TRANSFORM: "),
     ("x", "(1)", "* EXCEPT (x)", "the model has no features"),
     ("x", "(1)", "* EXCEPT (y)", "no column `y`"),
     ("x, s", "(1, 'a')", "ML.HASH_BUCKETIZE(s, 0) AS h", "the number of buckets is a constant from 1 to 1,000,000"),
@@ -302,9 +308,10 @@ const PREDICTIONS: &[(&str, &str, &str, Result<&str, &str>)] = &[
     ("SELECT 'a' AS s", "s", "SELECT 1 AS s", Err("feature column `s` has type Int64, expected Utf8")),
     ("SELECT 'a' AS s", "s", "SELECT arrow_cast('a', 'Dictionary(Int32, Utf8)') AS s", Ok("| 0")),
     ("SELECT 'a' AS s", "s", "SELECT arrow_cast('a', 'LargeUtf8') AS s", Ok("| 0")),
-    // What training did not show has no column; what it showed as rest shares one.
+    // What training did not show has no column, whether it showed NULL or not.
     ("SELECT 'a' AS s", "s", "SELECT 'b' AS s", Ok("| -")),
-    ("SELECT 'a' AS s UNION ALL SELECT NULL", "s", "SELECT 'b' AS s", Ok("| 1")),
+    ("SELECT 'a' AS s UNION ALL SELECT NULL", "s", "SELECT 'b' AS s", Ok("| -")),
+    ("SELECT 'a' AS s UNION ALL SELECT NULL", "s", "SELECT NULL AS s", Ok("| 1")),
     ("SELECT 1.0 AS x", "x", "SELECT 'nan'::double AS x", Err("feature `x` holds NaN")),
     (
         "SELECT 1.0 AS x",
@@ -377,6 +384,7 @@ async fn statistics_do_not_depend_on_partitions() {
         parts.rows += part.rows;
         parts.dense.extend(part.dense);
         parts.indices.extend(part.indices);
+        part.bags.borrowed(0..part.rows).iter().for_each(|places| parts.bags.push(places.iter().copied()));
         parts.labels.extend(part.labels);
         parts.weights.extend(part.weights);
     }
@@ -421,7 +429,7 @@ async fn category_encodings_without_a_transform() {
         (CategoryEncoding::Dummy, ["| -", "| 0", "| -"]),
         (CategoryEncoding::Label, ["2", "1", "2"]),
     ] {
-        let options = AutomaticOptions { categories, standardise: true };
+        let options = AutomaticOptions { categories, ..AutomaticOptions::default() };
         let spec = TransformSpec::automatic(&schema_of(&frame), &[], options).unwrap();
         let frozen = spec.fit(&frame, &FitOptions::default()).await.unwrap();
         assert_eq!(show(&frozen.apply(&batch).unwrap(), frozen.layout()), expected, "{categories:?}");
@@ -479,7 +487,7 @@ async fn labels_are_classes_or_numbers() {
             &["y".into()],
             AutomaticOptions::default(),
         );
-        let (expr, _) = spec.unwrap().label("y").unwrap();
+        let expr = spec.unwrap().label("y").unwrap().base;
         let data_type = batch.column(0).data_type().clone();
         match (LabelEncoding::fit(&frame, "y", expr, &data_type, *task).await, expected) {
             (Ok(label), Ok(classes)) => {

@@ -42,7 +42,11 @@ async fn categories_are_encoded_as_scikit_learn_does() {
                 let rows = train(&golden, &label, parts).await;
                 let y = planning::column("label");
                 let encoding = LabelEncoding::fit(&rows, "label", y.clone(), label.data_type(), task).await.unwrap();
-                let options = AutomaticOptions { categories: CategoryEncoding::Target, standardise };
+                let options = AutomaticOptions {
+                    categories: CategoryEncoding::Target,
+                    standardise,
+                    ..AutomaticOptions::default()
+                };
                 let spec = TransformSpec::automatic(&schema_of(&rows), &["label".into()], options).unwrap();
                 let target = Some(Target { label: y, encoding: encoding.encoding });
                 let frozen = spec.fit(&rows, &FitOptions { target, ..FitOptions::default() }).await.unwrap();
