@@ -150,7 +150,7 @@ impl Expressions {
         let mut statement = SqlStatement::Statement(Box::new(Statement::Query(Box::new(query))));
         syntax::measure(&mut statement, text)?;
         field_access::resolve_in(&mut statement);
-        row_values::resolve_in(&mut statement);
+        row_values::resolve_in(&mut statement)?;
         clauses::settle(&mut statement, text, &|name| self.state.scalar_functions().contains_key(name))?;
         syntax::balance(&mut statement, text)?;
         let one = || Error::invalid(format!("expected one expression, got `{text}`"));
