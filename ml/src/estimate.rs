@@ -21,8 +21,17 @@ use crate::spec::{CheckedSpec, Estimator, LearnRateStrategy, LinearSettings, Net
 use crate::train::{self, EarlyStop, Shares, TrainObserver, TrainPlan, TrainProgress};
 use crate::transform::LabelEncoding;
 
-/// Epochs without progress that end a network's training.
-const PATIENCE: usize = 1;
+/// Where nothing is said, a network is trained for so many epochs, and for more where these are fewer steps than
+/// [`STEPS`].
+const EPOCHS: usize = 20;
+/// Steps that a network takes on few rows.
+const STEPS: usize = 2_000;
+const EPOCHS_MAX: usize = 1_000;
+/// So many steps have to lower the loss by [`PROGRESS`] of it, or the training ends: in one epoch, or on fewer rows in
+/// several, at most [`PATIENCE_MAX`].
+const STEPS_OF_PROGRESS: usize = 500;
+const PATIENCE_MAX: usize = 10;
+const PROGRESS: f64 = 0.01;
 /// Size of the first step of a line search, when nothing is said.
 const FIRST_STEP: f64 = 0.1;
 
@@ -32,6 +41,8 @@ pub(crate) struct Trained {
     pub(crate) history: Vec<EpochRecord>,
     /// For the user, one sentence each.
     pub(crate) notes: Vec<String>,
+    /// What makes the model doubtful.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Trains, in this process or by the workers of a cluster; blocks the thread.
@@ -50,8 +61,9 @@ pub(crate) fn train(
     let classes = labels.classes().map_or(0, <[String]>::len);
     match &spec.estimator {
         Estimator::Network(settings) => {
-            let mut plan = network_plan(spec, settings, rows, classes, workers, kernel);
-            let events = EpochEvents::new(job, curve, plan.epochs, elsewhere.is_some());
+            let unit = labels.scale().unit;
+            let mut plan = network_plan(spec, settings, rows, classes, workers, kernel, unit);
+            let events = EpochEvents::new(job, curve, plan.epochs, elsewhere.is_some(), unit);
             let result = match elsewhere {
                 Some(place) => place.network(&plan, &events)?,
                 None => {
@@ -59,10 +71,10 @@ pub(crate) fn train(
                     train::train(&plan, rows.train.clone(), rows.eval.clone(), &events, &job.cancel)?
                 }
             };
-            Ok(network(&plan, result))
+            Ok(network(&plan, result, unit))
         }
         Estimator::Linear(settings) => {
-            let plan = linear_plan(settings, classes, workers);
+            let plan = LinearPlan { label_offset: labels.scale().offset, ..linear_plan(settings, classes, workers) };
             let events = IterationEvents { job, curve, most: plan.max_iterations };
             let fitted = match elsewhere {
                 Some(place) => place.linear(&plan, &events)?,
@@ -73,7 +85,7 @@ pub(crate) fn train(
                     linear::fit(&plan, rows.train.as_ref(), rows.eval.as_deref(), keeping, &events)?
                 }
             };
-            linear_model(fitted)
+            linear_model(fitted, &labels.name)
         }
     }
 }
@@ -85,12 +97,14 @@ fn network_plan(
     classes: usize,
     workers: usize,
     kernel: &ChosenKernel,
+    unit: f64,
 ) -> TrainPlan {
     let (loss, outputs) = match classes {
-        0 => (settings.regression_loss, 1),
+        0 => (in_units(settings.regression_loss, unit), 1),
         2 => (Loss::SigmoidCrossEntropy, 1),
         many => (Loss::SoftmaxCrossEntropy, many),
     };
+    let steps = rows.train.total_rows().div_ceil(settings.batch_size).max(1);
     TrainPlan {
         network: NetworkSpec {
             inputs: rows.train.layout().clone(),
@@ -104,21 +118,33 @@ fn network_plan(
         optimizer: settings.optimizer,
         schedule: settings.schedule,
         batch_size: settings.batch_size,
-        epochs: settings.epochs,
+        epochs: settings.epochs.unwrap_or_else(|| STEPS.div_ceil(steps).clamp(EPOCHS, EPOCHS_MAX)),
         seed: spec.seed,
         l1: settings.l1,
         l2: settings.l2,
         clip_norm: settings.clip_norm,
-        early_stop: settings
-            .early_stop
-            .then_some(EarlyStop { min_rel_progress: settings.min_rel_progress, patience: PATIENCE }),
+        early_stop: settings.early_stop.then(|| {
+            // An epoch of few steps need not gain much.
+            let share = (steps as f64 / STEPS_OF_PROGRESS as f64).min(1.0);
+            let patience = STEPS_OF_PROGRESS.div_ceil(steps).clamp(1, PATIENCE_MAX);
+            let min_rel_progress = settings.min_rel_progress.unwrap_or(PROGRESS * share);
+            EarlyStop { min_rel_progress, patience }
+        }),
         workers,
         kernel: kernel.clone(),
         checkpoint: None,
     }
 }
 
-fn network(plan: &TrainPlan, result: train::TrainedNetwork) -> Trained {
+/// A loss over labels that are counted in units: squared errors and Huber's loss are then those of the labels by unit².
+fn in_units(loss: Loss, unit: f64) -> Loss {
+    match loss {
+        Loss::Huber { delta } => Loss::Huber { delta: delta / unit },
+        other => other,
+    }
+}
+
+fn network(plan: &TrainPlan, result: train::TrainedNetwork, unit: f64) -> Trained {
     let mut notes = Vec::new();
     if result.stopped_early {
         notes.push(format!(
@@ -127,15 +153,16 @@ fn network(plan: &TrainPlan, result: train::TrainedNetwork) -> Trained {
             plan.epochs
         ));
     }
-    let history = result.history.iter().map(|record| epoch_record(record, record.iteration + 1)).collect();
-    Trained { trained: estimator::Trained::Network(result.network), history, notes }
+    let history = result.history.iter().map(|record| epoch_record(record, record.iteration + 1, unit)).collect();
+    Trained { trained: estimator::Trained::Network(result.network), history, notes, warnings: Vec::new() }
 }
 
-fn epoch_record(record: &train::EpochRecord, iteration: usize) -> EpochRecord {
+/// As people see it: the loss of a regressor in squares of the label's own units.
+fn epoch_record(record: &train::EpochRecord, iteration: usize, unit: f64) -> EpochRecord {
     EpochRecord {
         iteration,
-        loss: record.loss,
-        eval_loss: record.eval_loss,
+        loss: record.loss * unit * unit,
+        eval_loss: record.eval_loss.map(|loss| loss * unit * unit),
         learning_rate: Some(record.learning_rate),
         duration_ms: record.duration_ms,
     }
@@ -148,13 +175,21 @@ struct EpochEvents<'a> {
     epochs: usize,
     /// Whether it is told who trains, and what the time goes to.
     by_others: bool,
+    /// Of the labels.
+    unit: f64,
     /// Samples a second, steps of an epoch, and what the time goes to, as last heard.
     last: Mutex<(f64, u64, Option<(usize, Shares)>)>,
 }
 
 impl<'a> EpochEvents<'a> {
-    fn new(job: &'a JobContext, curve: &'a Curve, epochs: usize, by_others: bool) -> Self {
-        EpochEvents { job, curve, epochs, by_others, last: Mutex::new((0.0, 1, None)) }
+    fn new(job: &'a JobContext, curve: &'a Curve, epochs: usize, by_others: bool, unit: f64) -> Self {
+        EpochEvents { job, curve, epochs, by_others, unit, last: Mutex::new((0.0, 1, None)) }
+    }
+}
+
+impl EpochEvents<'_> {
+    fn shown(&self, loss: f64) -> String {
+        format!("{:.4}", loss * self.unit * self.unit)
     }
 }
 
@@ -174,7 +209,7 @@ impl TrainObserver for EpochEvents<'_> {
             return;
         }
         let mut fields =
-            vec![("loss", format!("{:.4}", progress.loss)), ("samples/s", thousands(progress.samples_per_second))];
+            vec![("loss", self.shown(progress.loss)), ("samples/s", thousands(progress.samples_per_second))];
         fields.extend(shares.into_iter().flat_map(|(workers, shares)| shares_of(workers, shares)));
         self.job.emit(Event::Progress(Progress {
             task: format!("epoch {}/{}", progress.epoch + 1, progress.epochs),
@@ -186,14 +221,14 @@ impl TrainObserver for EpochEvents<'_> {
     }
 
     fn resumed(&self, _count: u64, history: &[train::EpochRecord]) {
-        self.curve.begin(history.iter().map(|record| epoch_record(record, record.iteration + 1)).collect());
+        self.curve.begin(history.iter().map(|record| epoch_record(record, record.iteration + 1, self.unit)).collect());
     }
 
     fn epoch(&self, record: &train::EpochRecord) {
-        self.curve.add(epoch_record(record, record.iteration + 1));
-        let mut fields = vec![("loss", format!("{:.4}", record.loss))];
+        self.curve.add(epoch_record(record, record.iteration + 1, self.unit));
+        let mut fields = vec![("loss", self.shown(record.loss))];
         if let Some(loss) = record.eval_loss {
-            fields.push(("eval loss", format!("{loss:.4}")));
+            fields.push(("eval loss", self.shown(loss)));
         }
         let (speed, steps, shares) = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if speed > 0.0 {
@@ -241,6 +276,7 @@ fn linear_plan(settings: &LinearSettings, classes: usize, workers: usize) -> Lin
         l1: settings.l1,
         l2: settings.l2,
         fit_intercept: settings.fit_intercept,
+        label_offset: 0.0,
         max_iterations: settings.max_iterations,
         min_rel_progress: settings.min_rel_progress.filter(|_| settings.early_stop),
         p_values: settings.p_values,
@@ -248,12 +284,17 @@ fn linear_plan(settings: &LinearSettings, classes: usize, workers: usize) -> Lin
     }
 }
 
-fn linear_model(fitted: linear::LinearFit) -> Result<Trained> {
+fn linear_model(fitted: linear::LinearFit, label: &str) -> Result<Trained> {
     let history = fitted.history.iter().map(iteration_record).collect();
     if fitted.model.coefficients.iter().chain(&fitted.model.intercepts).any(|x| !x.is_finite()) {
         return Err(Error::invalid("training gave coefficients that are no finite numbers"));
     }
-    Ok(Trained { trained: estimator::Trained::Linear(fitted.model), history, notes: fitted.notes })
+    let separated = format!(
+        "the inputs tell some classes of {label} apart without error: no finite weights are the best ones, those of this \
+         model are merely large, and standard errors and p-values mean nothing; l2_reg = 1 gives finite ones"
+    );
+    let warnings = fitted.separated.then_some(separated).into_iter().collect();
+    Ok(Trained { trained: estimator::Trained::Linear(fitted.model), history, notes: fitted.notes, warnings })
 }
 
 fn iteration_record(iteration: &Iteration) -> EpochRecord {

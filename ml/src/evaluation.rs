@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 use engine::Result;
 use engine::extension::JobContext;
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use crate::measure::{Measure, ScoredShard};
 use crate::model::Predictor;
 use crate::relation::{score_arrays, score_fields};
 use crate::shards::ShardSet;
+use crate::spec::ClassWeights;
 
 /// The held-out rows, measured.
 pub(crate) struct HeldOut {
@@ -22,6 +23,34 @@ pub(crate) struct HeldOut {
     pub(crate) batches: Vec<RecordBatch>,
     /// `metrics.json`.
     pub(crate) metrics: Value,
+}
+
+impl HeldOut {
+    /// A sentence when the mean of the labels, or their most frequent class, would have predicted better. Where classes
+    /// have weights of their own the rows that count less may be predicted worse.
+    pub(crate) fn worse_than_nothing(&self, predictor: &Predictor) -> Option<String> {
+        let (of, metrics) = (self.metrics["of"].as_str()?, &self.metrics["metrics"]);
+        let label = &predictor.shape().label;
+        if let Some(r2) = metrics["r2_score"].as_f64() {
+            let what = format!("the model predicts {label} worse than its mean: r2_score is {r2:.3} on the {of} rows");
+            return (r2 < -1e-6).then_some(what);
+        }
+        let accuracy = metrics["accuracy"].as_f64()?;
+        let mut counts = vec![0usize; predictor.labels.classes()?.len()];
+        for batch in &self.batches {
+            for class in batch.column(0).as_primitive_opt::<Int64Type>()?.values() {
+                *counts.get_mut(*class as usize)? += 1;
+            }
+        }
+        let most = *counts.iter().max()? as f64 / counts.iter().sum::<usize>().max(1) as f64;
+        let is_worse = accuracy < most - 1e-9 && predictor.record.spec.class_weights == ClassWeights::Equal;
+        is_worse.then(|| {
+            format!(
+                "the model predicts {label} worse than its most frequent class alone: accuracy is {accuracy:.3} on the \
+                 {of} rows, of which {most:.3} are of that class"
+            )
+        })
+    }
 }
 
 /// Scores and metrics.
@@ -56,7 +85,9 @@ pub(crate) fn held_out(
     for shard in &shards {
         let blocks = shard.labels.chunks(set.block_rows());
         for (labels, scores) in blocks.zip(shard.scores.chunks(set.block_rows() * predictor.score_width())) {
-            let columns = score_arrays(predictor, labels, scores.to_vec())?;
+            let scale = predictor.labels.scale();
+            let labels: Vec<f64> = labels.iter().map(|label| scale.back(f64::from(*label))).collect();
+            let columns = score_arrays(predictor, &labels, scores.to_vec())?;
             let batch = RecordBatch::try_new(schema.clone(), columns);
             batches.push(batch.map_err(datafusion::error::DataFusionError::from)?);
         }
@@ -72,8 +103,8 @@ fn score(predictor: &Predictor, rows: &Sharded, job: &JobContext) -> Result<Scor
     let classes = predictor.shape().classes.as_ref().map(|classes| classes.len());
     let all = |set: &dyn ShardSet| -> Result<(Vec<ScoredShard>, Measure)> {
         let mut measure = Measure::new(classes);
-        let (trained, kernel) = (predictor.trained(), predictor.kernel());
-        let shards = (0..set.shards()).map(|shard| measure.add_shard(trained, kernel, set, shard, &job.cancel));
+        let (trained, label, kernel) = (predictor.trained(), predictor.labels.scale(), predictor.kernel());
+        let shards = (0..set.shards()).map(|shard| measure.add_shard(trained, label, kernel, set, shard, &job.cancel));
         Ok((shards.collect::<Result<_>>()?, measure))
     };
     let (shards, kept) = all(kept_rows(rows))?;

@@ -8,6 +8,7 @@ use crate::kernel::Kernel;
 use crate::metric::{ClassificationMetrics, RegressionMetrics};
 use crate::model::estimator::Trained;
 use crate::shards::ShardSet;
+use crate::transform::LabelScale;
 
 /// See the module.
 #[expect(clippy::large_enum_variant, reason = "there are a few values a model, never a collection of them")]
@@ -32,15 +33,15 @@ impl Measure {
         }
     }
 
-    /// Takes in rows.
-    pub(crate) fn update(&mut self, labels: &[f32], scores: &[f64]) -> Result<()> {
+    /// Takes in rows, with their labels as training sees them.
+    pub(crate) fn update(&mut self, labels: &[f32], scale: LabelScale, scores: &[f64]) -> Result<()> {
         match self {
             Measure::Classes(metrics) => {
                 let classes: Vec<usize> = labels.iter().map(|class| *class as usize).collect();
                 metrics.update(&classes, scores)
             }
             Measure::Numbers(metrics) => {
-                let labels: Vec<f64> = labels.iter().map(|y| f64::from(*y)).collect();
+                let labels: Vec<f64> = labels.iter().map(|y| scale.back(f64::from(*y))).collect();
                 metrics.update(&labels, scores)
             }
         }
@@ -50,6 +51,7 @@ impl Measure {
     pub(crate) fn add_shard(
         &mut self,
         trained: &Trained,
+        label: LabelScale,
         kernel: Kernel,
         set: &dyn ShardSet,
         shard: usize,
@@ -63,8 +65,8 @@ impl Measure {
                 return Err(Error::Cancelled);
             }
             let block = set.block(shard, index)?;
-            let scores = trained.scores(&block, kernel);
-            self.update(&block.labels, &scores)?;
+            let scores = trained.scores(&block, kernel, label);
+            self.update(&block.labels, label, &scores)?;
             all.labels.extend_from_slice(&block.labels);
             all.scores.extend(scores);
         }

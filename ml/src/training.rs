@@ -29,7 +29,7 @@ use crate::model::files::{self, ModelRecord, RowCounts};
 use crate::model::{ModelShape, Predictor, golden};
 use crate::name::ModelName;
 use crate::registry;
-use crate::spec::{CheckedSpec, ClassWeights, IfExists, ModelSpec};
+use crate::spec::{CheckedSpec, ClassWeights, Estimator, IfExists, ModelSpec};
 use crate::statement::CreateModel;
 use crate::statistics::Rows;
 use crate::transform::{
@@ -68,8 +68,13 @@ fn plan(session: &Session, spec: &ModelSpec, query: &DataFrame) -> Result<Planne
     let categories_max = spec.categories_max();
     let transform = match spec.transform.take() {
         Some(list) => {
-            let source =
-                Source { columns: &schema, tables: &tables, split_column: spec.split.column(), categories_max };
+            let source = Source {
+                columns: &schema,
+                tables: &tables,
+                split_column: spec.split.column(),
+                categories_max,
+                standardise: spec.standardise,
+            };
             let (transform, bound) =
                 written(session, &list, source, &labels).map_err(|error| placed(error, spec.transform_offset))?;
             spec.transform = Some(bound);
@@ -79,7 +84,7 @@ fn plan(session: &Session, spec: &ModelSpec, query: &DataFrame) -> Result<Planne
             let is_feature = |field: &&FieldRef| Some(field.name().as_str()) != spec.split.column();
             let visible = Schema::new(schema.fields().iter().filter(is_feature).cloned().collect::<Vec<_>>());
             let categories = spec.category_encoding;
-            let options = AutomaticOptions { categories, categories_max, ..AutomaticOptions::default() };
+            let options = AutomaticOptions { categories, categories_max, standardise: spec.standardise };
             TransformSpec::automatic(&visible, &labels, options)?
         }
     };
@@ -360,6 +365,10 @@ async fn make_on(
         Err(error) => return Err(error),
     };
     let (all_rows, null_labels) = (rows.rows(), rows.null_labels());
+    let labels = match &spec.estimator {
+        Estimator::Linear(settings) => labels.for_training(settings.fit_intercept, false)?,
+        Estimator::Network(_) => labels.for_training(true, true)?,
+    };
     let weights = class_weights(&spec, &labels)?;
     let encoder = RowEncoder { transform: frozen, labels, weights };
     let counted = gathered.counted(&split).await?;
@@ -380,10 +389,13 @@ async fn make_on(
             None => None,
         };
         let (labels, place) = (encoder.labels.clone(), place.as_ref());
-        let Trained { trained, history, notes } =
+        let Trained { trained, history, notes, warnings } =
             estimate::train(&session, &spec, &labels, &sharded, &kernel, &checkpoints, place, &curve, &job)?;
         for note in notes {
             job.emit(Event::Note(note));
+        }
+        for warning in warnings {
+            job.emit(Event::Warning(warning));
         }
         let frozen = encoder.transform;
         let record = ModelRecord {
@@ -400,6 +412,9 @@ async fn make_on(
         let weights = trained.to_safetensors()?;
         let predictor = Predictor::new(record, frozen, trained, kernel.kernel)?;
         let held_out = evaluation::held_out(&predictor, &weights, &sharded, place, &job)?;
+        if let Some(warning) = held_out.worse_than_nothing(&predictor) {
+            job.emit(Event::Warning(warning));
+        }
         let list: Vec<(&str, Vec<u8>)> = vec![
             (files::WEIGHTS, weights),
             (files::MODEL, files::to_json(&predictor.record)?),

@@ -29,6 +29,7 @@ mod shell;
 mod bad_input;
 mod bad_places;
 mod determinism;
+mod doubts;
 mod faults;
 mod larger_than_memory;
 mod robust;

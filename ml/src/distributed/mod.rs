@@ -171,8 +171,8 @@ impl<'a> Place<'a> {
         };
         let (trained, curve) = self.train(Work::Linear(plan.clone()), &shape, rows.shards(), "pass", &hear)?;
         match (trained, curve) {
-            (Trained::Linear(model), DoneCurve::Linear { history, converged, notes }) => {
-                Ok(LinearFit { model, history, converged, notes })
+            (Trained::Linear(model), DoneCurve::Linear { history, converged, notes, separated }) => {
+                Ok(LinearFit { model, history, converged, notes, separated })
             }
             _ => Err(Error::invalid("the workers trained a network, a linear model was asked for")),
         }

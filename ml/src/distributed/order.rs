@@ -155,7 +155,7 @@ pub(super) struct Done {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum DoneCurve {
     Network { history: Vec<EpochRecord>, stopped_early: bool, steps: u64 },
-    Linear { history: Vec<Iteration>, converged: bool, notes: Vec<String> },
+    Linear { history: Vec<Iteration>, converged: bool, notes: Vec<String>, separated: bool },
 }
 
 /// JSON of our own making.

@@ -88,6 +88,7 @@ impl GangTask for ScoreTask {
         order.file.check(&at, &bytes)?;
         let trained = Trained::from_safetensors(&order.shape, &bytes)?;
         let encoder = order.source.encoder.read()?;
+        let label = encoder.labels.scale();
         let encoded = |batch: &RecordBatch| encoder.encode(batch);
         let workshop = workshop(seat, runtime.handle(), &|_, _| (), &encoded);
         let made = |outline: Outline| -> Result<OwnShards<'_>> {
@@ -100,7 +101,7 @@ impl GangTask for ScoreTask {
         let mut measure = Measure::new(order.classes);
         let mut scores = Vec::new();
         for shard in share(kept.shards(), rank, world) {
-            let of_shard = measure.add_shard(&trained, kernel, &kept, shard, &seat.cancel)?;
+            let of_shard = measure.add_shard(&trained, label, kernel, &kept, shard, &seat.cancel)?;
             let bytes = to_bytes(&of_shard);
             // Equal for all generations: whoever comes later writes the same bytes.
             let file = NamedFile { name: format!("scores-{shard}"), sha256: sha256_hex(&bytes) };
@@ -112,7 +113,7 @@ impl GangTask for ScoreTask {
         let mut test_measure = test.as_ref().map(|_| Measure::new(order.classes));
         if let (Some(test), Some(measure)) = (&test, &mut test_measure) {
             for shard in share(test.shards(), rank, world) {
-                measure.add_shard(&trained, kernel, test, shard, &seat.cancel)?;
+                measure.add_shard(&trained, label, kernel, test, shard, &seat.cancel)?;
             }
         }
         let part = ScoredPart { scores, kept: measure.to_bytes(), test: test_measure.map(|m| m.to_bytes()) };

@@ -70,7 +70,8 @@ impl GangTask for TrainTask {
                     Outcome::Left => return Ok(Ended::Left),
                     Outcome::Finished(fit) => {
                         let (history, converged, notes) = (fit.history, fit.converged, fit.notes);
-                        (Trained::Linear(fit.model), DoneCurve::Linear { history, converged, notes })
+                        let separated = fit.separated;
+                        (Trained::Linear(fit.model), DoneCurve::Linear { history, converged, notes, separated })
                     }
                 }
             }

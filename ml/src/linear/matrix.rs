@@ -71,6 +71,12 @@ fn strided_product(
     }
 }
 
+/// A column of which earlier ones explain all but this part is looked at twice.
+const SUSPICIOUS: f64 = 1e-6;
+/// Of the square of a number, the square of what rounding it to 32 bits takes away, at most: 2⁻⁴⁸, and as much again for
+/// what the sums themselves are rounded by.
+const ROUNDING: f64 = 2.0 / (1u64 << 48) as f64;
+
 /// A symmetric positive semidefinite matrix in factors: columns that earlier ones explain are set aside, the rest is
 /// factored by Cholesky.
 #[derive(Debug, Clone)]
@@ -87,7 +93,8 @@ pub(super) struct Factor {
 
 impl Factor {
     /// Factors `a` [n x n], of which the lower triangle is read. A column is set aside when what earlier columns do not
-    /// explain of it is at most `tolerance` times its diagonal element.
+    /// explain of it is at most `tolerance` times its diagonal element, or no more than the rounding of the inputs to 32 bits
+    /// could have left: of a column Σ c x it is Σ c² times that of each x.
     pub(super) fn new(n: usize, a: &[f64], tolerance: f64) -> Self {
         let mut factor = Factor { size: n, kept: Vec::new(), rows: Vec::new(), null: Vec::new() };
         for i in 0..n {
@@ -97,16 +104,21 @@ impl Factor {
                 row.push(rest / factor.rows[k][k]);
             }
             let pivot = a[i * n + i] - dot(&row, &row);
-            if pivot > tolerance * a[i * n + i] {
+            let diagonal = a[i * n + i];
+            let is_clear = pivot > SUSPICIOUS * diagonal;
+            // Column i = Σ cₖ column kept[k]  with  Lᵀ c = row.
+            let mut combination = if is_clear { Vec::new() } else { row.clone() };
+            factor.solve_upper(&mut combination);
+            let squares = combination.iter().zip(&factor.kept).map(|(c, j)| c * c * a[j * n + j]);
+            let rounding = ROUNDING * (diagonal + squares.sum::<f64>());
+            if is_clear || (pivot > tolerance * diagonal && pivot > rounding) {
                 row.push(pivot.sqrt());
                 factor.kept.push(i);
                 factor.rows.push(row);
             } else {
-                // Column i = Σ cₖ column kept[k]  with  Lᵀ c = row.
-                factor.solve_upper(&mut row);
                 let mut null = vec![0.0; n];
                 null[i] = 1.0;
-                row.iter().zip(&factor.kept).for_each(|(c, j)| null[*j] = -c);
+                combination.iter().zip(&factor.kept).for_each(|(c, j)| null[*j] = -c);
                 factor.null.push(null);
             }
         }
@@ -116,6 +128,17 @@ impl Factor {
     /// How many columns are not explained by others.
     pub(super) fn rank(&self) -> usize {
         self.kept.len()
+    }
+
+    /// Whether what earlier columns do not explain of some column is less than `part` of what it was in another factor of the
+    /// same columns.
+    pub(super) fn has_faded(&self, before: &Self, part: f64) -> bool {
+        let pivot = |factor: &Self, place: usize| factor.rows[place].last().map_or(0.0, |root| root * root);
+        let has_faded = |(place, column): (usize, &usize)| {
+            let now = self.kept.binary_search(column).map(|place| pivot(self, place));
+            now.is_ok_and(|now| now < part * pivot(before, place))
+        };
+        before.kept.iter().enumerate().any(has_faded)
     }
 
     /// The first column that others explain.
@@ -233,5 +256,25 @@ mod tests {
         for v in [[1.0, 0.0, -1.0, 0.0, 0.0], [1.0, -2.0, 0.0, -1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]] {
             assert!(dot(&smallest, &v).abs() < 1e-10, "{smallest:?}");
         }
+    }
+
+    #[test]
+    fn what_rounding_has_left_of_a_column_is_no_column() {
+        let rounded = |x: f64| f64::from(x as f32);
+        let rows = numbers(200 * 3, 9);
+        // w = 300 u + v, and v again: what the two others do not explain of v is the rounding of w.
+        let explained = |r: &[f64]| {
+            let (u, v) = (rounded(r[0]), rounded(r[1]));
+            [u, rounded(300.0 * u + v), v]
+        };
+        let others: Vec<f64> = rows.chunks(3).flat_map(explained).collect();
+        assert_eq!(Factor::new(3, &gram(200, 3, &others), 1e-12).rank(), 2);
+        // v has something of its own, a thousandth.
+        let own = |r: &[f64]| {
+            let [u, w, v] = explained(r);
+            [u, w, rounded(v + 1e-3 * r[2])]
+        };
+        let own: Vec<f64> = rows.chunks(3).flat_map(own).collect();
+        assert_eq!(Factor::new(3, &gram(200, 3, &own), 1e-12).rank(), 3);
     }
 }

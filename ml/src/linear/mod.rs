@@ -55,6 +55,9 @@ pub use passes::Keeping;
 /// to solve).
 const MATRIX_PARAMETERS_MAX: usize = 2048;
 
+/// A mean loss below this, without a penalty, is that of classes which are told apart without error: it falls for ever.
+const FAULTLESS: f64 = 1e-5;
+
 /// What to fit, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LinearPlan {
@@ -68,6 +71,9 @@ pub struct LinearPlan {
     pub l2: f64,
     /// Whether there is an intercept.
     pub fit_intercept: bool,
+    /// What was subtracted from the labels, and the fitted intercept has to make up for.
+    #[serde(with = "crate::bits::one")]
+    pub label_offset: f64,
     /// Iterations at most; `None` is the solver's own limit, which good data does not reach.
     pub max_iterations: Option<usize>,
     /// Stop when an iteration lowers the objective by less than this part of it; `None` goes on until the solution
@@ -90,6 +96,7 @@ impl LinearPlan {
             l1: 0.0,
             l2: 0.0,
             fit_intercept: true,
+            label_offset: 0.0,
             max_iterations: None,
             min_rel_progress: None,
             p_values: false,
@@ -162,6 +169,8 @@ pub struct LinearFit {
     pub converged: bool,
     /// What the user should know: collinear inputs, a limit reached.
     pub notes: Vec<String>,
+    /// Whether the inputs tell classes apart without error, so that no finite coefficients are the best ones.
+    pub separated: bool,
 }
 
 /// Fits `plan` to the rows of `train` on threads of this process; `eval` only gives the losses of the history.
@@ -244,8 +253,17 @@ fn solve<'a>(
     observer: &'a dyn LinearObserver,
 ) -> Result<LinearFit> {
     observer.resumed(passes.borrow().known());
-    let run =
-        Run { plan, train, eval, passes, observer, started: Instant::now(), history: Vec::new(), notes: Vec::new() };
+    let run = Run {
+        plan,
+        train,
+        eval,
+        passes,
+        observer,
+        started: Instant::now(),
+        history: Vec::new(),
+        notes: Vec::new(),
+        separated: false,
+    };
     let parameters = (train.layout().dims() + 1) * plan.kind.outputs();
     let small = parameters <= MATRIX_PARAMETERS_MAX;
     if train.total_rows() == 0 {
@@ -301,6 +319,7 @@ struct Run<'a> {
     started: Instant,
     history: Vec<Iteration>,
     notes: Vec<String>,
+    separated: bool,
 }
 
 impl Run<'_> {
@@ -337,6 +356,9 @@ impl Run<'_> {
 
     fn finish(self, parameters: &gradient::Parameters, converged: bool) -> LinearFit {
         let mut notes = self.notes;
+        let plain = self.plan.kind != LinearKind::Regression && self.plan.l1 == 0.0 && self.plan.l2 == 0.0;
+        let faultless = self.history.last().is_some_and(|last| last.loss < FAULTLESS);
+        let separated = plain && (self.separated || faultless);
         if !converged {
             notes.push(format!("stopped after {} iterations, before the solution stood still", self.history.len()));
         }
@@ -346,8 +368,9 @@ impl Run<'_> {
             let mean = parameters.intercepts().iter().sum::<f64>() / classes as f64;
             parameters.intercepts_mut().iter_mut().for_each(|b| *b -= mean);
         }
+        parameters.intercepts_mut().iter_mut().for_each(|b| *b += self.plan.label_offset);
         let model = LinearModel::new(self.plan.kind, self.train.layout().clone(), &parameters);
-        LinearFit { model, history: self.history, converged, notes }
+        LinearFit { model, history: self.history, converged, notes, separated }
     }
 }
 

@@ -15,6 +15,8 @@ const LAST_STEP: f64 = 1e-11;
 /// Good data takes 5 to 10; data that classes can be told apart on without error would go on for ever.
 const ITERATIONS_MAX: usize = 50;
 const HALVINGS_MAX: usize = 40;
+/// Where classes are told apart without error the curvature along some input falls with each step, towards 0.
+const SEPARATED: f64 = 1e-6;
 
 /// Σω and the means of inputs and labels; zeros for the means when there is no intercept to take them up.
 pub(super) fn means(run: &Run<'_>) -> Result<Means> {
@@ -59,6 +61,7 @@ pub(super) fn solve(mut run: Run<'_>) -> Result<LinearFit> {
     }
     let mut converged = false;
     let mut noted = false;
+    let mut first: Option<matrix::Factor> = None;
     while !converged {
         let (mut hessian, mut downhill) = (sums.matrix.clone(), sums.vector.clone());
         for i in 0..d {
@@ -101,6 +104,12 @@ pub(super) fn solve(mut run: Run<'_>) -> Result<LinearFit> {
             }
             halvings += 1;
             t *= 0.5;
+        }
+        if let (Some(first), Some(factor)) = (&first, &factor) {
+            run.separated = factor.has_faded(first, SEPARATED);
+        }
+        if first.is_none() {
+            first.clone_from(&factor);
         }
         if converged && let Some(factor) = &factor {
             if factor.rank() < n - usize::from(!plan.fit_intercept) && !noted {

@@ -77,9 +77,12 @@ pub(super) fn solve(mut run: Run<'_>) -> Result<LinearFit> {
             label_mean + residual_mean - matrix::dot(&means.dense, &weights[..layout.dense]);
     }
     let loss = mean_loss(&run, run.train, &parameters)?;
+    // Of the intercept as it will be told.
+    let mut told = parameters.clone();
+    told.intercepts_mut().iter_mut().for_each(|b| *b += plan.label_offset);
     let inference = inference
         .map(|(factor, centre)| {
-            Inference::of_least_squares(&run, &factor, &centre, &parameters, 2.0 * loss * sums.weight, sums.weight)
+            Inference::of_least_squares(&run, &factor, &centre, &told, 2.0 * loss * sums.weight, sums.weight)
         })
         .transpose()?;
     let _ = run.record(&parameters, loss, None, usize::MAX)?;

@@ -233,6 +233,7 @@ fn every_solver_reaches_the_same_minimum() {
                     started: Instant::now(),
                     history: Vec::new(),
                     notes: Vec::new(),
+                    separated: false,
                 };
                 solver(run).unwrap().model
             };
@@ -413,4 +414,46 @@ fn blocks_are_shared_not_copied() {
     let sum = fold::fold(&train, 3, &|| false, || gram::Means::zero(train.layout())).unwrap();
     assert_eq!(sum.divide().weight, 240.0);
     assert_eq!(Arc::strong_count(&train.block(0, 0).unwrap()), before);
+}
+
+#[test]
+fn classes_that_are_told_apart_without_error_are_noticed() {
+    let count = 120;
+    let wave = |i: usize| ((i * i) as f32 * 0.37).sin();
+    let dense = |of: &dyn Fn(usize) -> f32, label: &dyn Fn(usize) -> f32| {
+        let block = Block {
+            rows: count,
+            dense: (0..count).map(of).collect(),
+            indices: Vec::new(),
+            labels: (0..count).map(label).collect(),
+            weights: vec![1.0; count],
+            ..Block::default()
+        };
+        shards(FeatureLayout::of_dense(1), &block, &[50])
+    };
+    let half = |i: usize| (i % 2) as f32;
+    let third = |i: usize| (i % 3) as f32;
+    // One category has one class alone; the others have both.
+    let group = Block {
+        rows: count,
+        dense: (0..count).map(wave).collect(),
+        indices: (0..count).map(|i| (i % 5) as u32).collect(),
+        labels: (0..count).map(|i| if i % 5 == 0 { 1.0 } else { (i % 2) as f32 }).collect(),
+        weights: vec![1.0; count],
+        ..Block::default()
+    };
+    let layout = FeatureLayout { dense: 1, groups: vec![5], names: Vec::new() };
+    let binary = LinearPlan::new(LinearKind::Binary);
+    let three = LinearPlan::new(LinearKind::Multinomial(3));
+    for (what, plan, train, expected) in [
+        ("apart", binary.clone(), dense(&|i| half(i) + 0.3 * wave(i), &half), true),
+        ("overlapping", binary.clone(), dense(&|i| half(i) + 2.0 * wave(i), &half), false),
+        ("penalised", LinearPlan { l2: 1.0, ..binary.clone() }, dense(&|i| half(i) + 0.3 * wave(i), &half), false),
+        ("a category", binary, shards(layout, &group, &[50]), true),
+        ("three apart", three.clone(), dense(&|i| third(i) + 0.3 * wave(i), &third), true),
+        ("three overlapping", three, dense(&|i| third(i) + 2.0 * wave(i), &third), false),
+    ] {
+        let fitted = fit(&plan, &train, None, None, &()).unwrap();
+        assert_eq!(fitted.separated, expected, "{what}: {:?} {:?}", fitted.model.coefficients, fitted.history.last());
+    }
 }

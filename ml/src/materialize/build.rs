@@ -50,7 +50,7 @@ pub fn build(staged: &Staged, split: &Split, part: Part, plan: &BuildPlan<'_>) -
     build_from(staged.items(), split, part, plan)
 }
 
-/// As [`build`], of rows in pieces. What `split` says of ties it says of these.
+/// As [`build`], of rows in pieces.
 pub(super) fn build_from(
     pieces: &[Piece],
     split: &Split,
@@ -124,12 +124,11 @@ fn encode_all(shared: &Shared<'_>, pieces: &[Piece], split: &Split, part: Part) 
         loop {
             let number = shared.next.fetch_add(1, Ordering::Relaxed);
             let Some(piece) = pieces.get(number) else { return Ok(worker) };
-            let mut ties = split.ties(number);
             for batch in piece.batches()? {
                 if shared.plan.cancel.is_cancelled() || failed.is_cancelled() {
                     return Err(Error::Cancelled);
                 }
-                let (rows, keys) = part_of(&batch?, split, part, &mut ties)?;
+                let (rows, keys) = part_of(&batch?, split, part)?;
                 worker.take(&rows, keys, shared)?;
             }
         }
@@ -156,7 +155,7 @@ fn encode_all(shared: &Shared<'_>, pieces: &[Piece], split: &Split, part: Part) 
 }
 
 /// All results, or the error that made the others stop.
-fn first_cause<T>(results: Vec<Result<T>>) -> Result<Vec<T>> {
+pub(super) fn first_cause<T>(results: Vec<Result<T>>) -> Result<Vec<T>> {
     let mut values = Vec::with_capacity(results.len());
     let mut cause = None;
     for result in results {

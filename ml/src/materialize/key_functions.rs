@@ -1,10 +1,11 @@
 //! Row keys in SQL, for plans that prepare training rows wherever they run: `gm_row_key(seed, columns...)`, and what
-//! follows from a key, `gm_row_shard(key, shards)` and `gm_row_unit(key)`. Not meant for scripts.
+//! follows from a key, `gm_row_copy(key, number)`, `gm_row_shard(key, shards)`, `gm_row_unit(key)` and `gm_row_part(key)`.
+//! Not meant for scripts.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int32Array};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, UInt64Array};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, UInt64Type};
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{
@@ -15,12 +16,22 @@ use super::row_key::{RowKeys, from_array, to_array};
 
 /// All of them, to register with a session.
 pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    [Of::Key, Of::Shard, Of::Unit].map(function).to_vec()
+    [Of::Key, Of::Copy, Of::Shard, Of::Unit, Of::Part].map(function).to_vec()
 }
 
 /// The key of a row of these columns.
 pub(super) fn row_key(seed: u64, columns: impl IntoIterator<Item = Expr>) -> Expr {
     function(Of::Key).call([lit(seed)].into_iter().chain(columns).collect())
+}
+
+/// The key of copy `number`, from 1, of a row with this key.
+pub(super) fn row_copy(key: Expr, number: Expr) -> Expr {
+    function(Of::Copy).call(vec![key, number])
+}
+
+/// Half of a key, as a number to compare it by.
+pub(super) fn row_part(key: Expr) -> Expr {
+    function(Of::Part).call(vec![key])
 }
 
 /// The shard that a key is in.
@@ -40,8 +51,10 @@ fn function(of: Of) -> Arc<ScalarUDF> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Of {
     Key,
+    Copy,
     Shard,
     Unit,
+    Part,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -71,8 +84,10 @@ impl ScalarUDFImpl for KeyFunction {
     fn name(&self) -> &str {
         match self.of {
             Of::Key => "gm_row_key",
+            Of::Copy => "gm_row_copy",
             Of::Shard => "gm_row_shard",
             Of::Unit => "gm_row_unit",
+            Of::Part => "gm_row_part",
         }
     }
 
@@ -82,8 +97,9 @@ impl ScalarUDFImpl for KeyFunction {
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
         match (self.of, arguments) {
-            (Of::Key, [_, _, ..]) => Ok(DataType::FixedSizeBinary(16)),
+            (Of::Key, [_, _, ..]) | (Of::Copy, [_, _]) => Ok(DataType::FixedSizeBinary(16)),
             (Of::Shard, [_, _]) => Ok(DataType::Int32),
+            (Of::Part, [_]) => Ok(DataType::UInt64),
             (Of::Unit, [_]) => Ok(DataType::Float64),
             _ => plan_err!("{}: {} arguments", self.name(), arguments.len()),
         }
@@ -104,6 +120,19 @@ impl ScalarUDFImpl for KeyFunction {
                 let fields = fields.map(|(i, array)| Field::new(format!("c{i}"), array.data_type().clone(), true));
                 let keys = RowKeys::new(&Schema::new(fields.collect::<Vec<_>>()), seed).map_err(external)?;
                 to_array(&keys.of_columns(&arrays).map_err(external)?).map_err(external)?
+            }
+            Of::Copy => {
+                let mut keys = from_array(self.key_of(&args)?.as_ref());
+                let numbers = args.args[1].to_array(args.number_rows)?;
+                let Some(numbers) = numbers.as_primitive_opt::<UInt64Type>() else {
+                    return exec_err!("{}: argument 2 is a number among copies", self.name());
+                };
+                keys.iter_mut().zip(numbers.values()).for_each(|(key, number)| *key = key.of_copy(number - 1));
+                to_array(&keys).map_err(external)?
+            }
+            Of::Part => {
+                let keys = from_array(self.key_of(&args)?.as_ref());
+                Arc::new(keys.iter().map(|key| Some(key.0 as u64)).collect::<UInt64Array>())
             }
             Of::Shard => {
                 let shards = self.constant(&args, 1)? as usize;
@@ -131,7 +160,7 @@ fn external(error: engine::Error) -> DataFusionError {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
+    use arrow::array::{Int64Array, RecordBatch, StringArray};
     use arrow::datatypes::{Float64Type, Int32Type};
     use datafusion::prelude::{SessionContext, ident};
 

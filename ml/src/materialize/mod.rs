@@ -6,7 +6,7 @@
 //! ```
 //!
 //! What always holds: which rows a part has, which shard a row is in and where it stands there depend on the row's
-//! content and the seed alone, never on input files, partitions, threads or on what was spilled. Fitting transforms and
+//! content, the seed and its number among its copies alone, never on input files, partitions, threads or on what was spilled. Fitting transforms and
 //! encoding rows as numbers is left to the caller. With a cluster the raw rows go to files that all workers see, and each
 //! worker builds the shards that it holds:
 //!
@@ -16,12 +16,15 @@
 //! ```
 
 mod build;
+mod content;
+mod copies;
 mod key_functions;
 mod own_shards;
 mod piece;
 mod row_key;
 mod sample;
 mod spill;
+mod spilled;
 mod split;
 mod spread;
 mod spread_file;

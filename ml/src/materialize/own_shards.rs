@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::build::{BuildPlan, block_rows, build_from};
-use super::piece::{Piece, spread_ties};
+use super::piece::Piece;
 use super::split::{Part, Split};
 use super::spread_file::{SharedFile, SpreadFile};
 use crate::shards::{Block, FeatureLayout, ShardSet};
@@ -162,22 +162,9 @@ impl<'a> OwnShards<'a> {
         self.rows.files[shards].iter().flatten().map(|file| Piece::Shared(shared(file))).collect()
     }
 
-    /// The split as it is said of these pieces: the rows with the very key of [`Split::First`] are all in one shard.
-    fn split_of(&self, pieces: &[Piece], shards: &Range<usize>) -> Result<Split> {
-        let Split::First { last, of_last } = &self.rows.split else { return Ok(self.rows.split.clone()) };
-        let wanted = of_last.first().copied().filter(|wanted| *wanted != usize::MAX);
-        let shard = last.shard(self.outline.shards());
-        let of_last = match wanted {
-            Some(_) if !shards.contains(&shard) => vec![0; pieces.len()].into(),
-            wanted => spread_ties(pieces, *last, wanted)?,
-        };
-        Ok(Split::First { last: *last, of_last })
-    }
-
     fn make(&self, shards: Range<usize>) -> Result<Made> {
         let (outline, workshop) = (&self.outline, self.workshop);
         let pieces = self.pieces(shards.clone());
-        let split = self.split_of(&pieces, &shards)?;
         let all = shards.clone().map(|shard| outline.rows(shard) as u64).sum();
         let plan = BuildPlan {
             layout: &outline.layout,
@@ -189,7 +176,7 @@ impl<'a> OwnShards<'a> {
             progress: &|done| (workshop.progress)(done, all),
             encode: workshop.encode,
         };
-        let set = build_from(&pieces, &split, outline.part, &plan)?;
+        let set = build_from(&pieces, &self.rows.split, outline.part, &plan)?;
         for shard in shards.clone() {
             let (found, expected) = (set.rows(shard), outline.rows(shard));
             if found != expected {

@@ -1,18 +1,16 @@
 //! A piece of the training rows that one thread reads from beginning to end: batches whose last column is the rows' keys.
 
-use std::fs::File;
-use std::io::{BufReader, Cursor};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::io::Cursor;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::ipc::reader::FileReader;
 use bytes::Bytes;
-use datafusion::error::DataFusionError;
-use engine::{Error, Result};
+use engine::Result;
 
+use super::copies::Numbering;
 use super::row_key::{RowKey, arrow_error, from_array};
+use super::spilled::Stretch;
 use super::spread_file::SharedFile;
 
 /// Rows that are worked on together: batches of a shard are short, since the rows of all shards came mixed.
@@ -26,8 +24,8 @@ pub(super) type Batches = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
 pub(super) enum Piece {
     /// A batch.
     Memory(RecordBatch),
-    /// An IPC file on this machine's disk.
-    File(PathBuf),
+    /// All rows of a bucket, on this machine's disk.
+    Bucket(Vec<Stretch>),
     /// An IPC file that whoever wrote the rows has left for all workers.
     Shared(SharedFile),
 }
@@ -37,25 +35,50 @@ impl Piece {
     pub(super) fn batches(&self) -> Result<Batches> {
         match self {
             Piece::Memory(batch) => Ok(Box::new(std::iter::once(Ok(batch.clone())))),
-            Piece::File(path) => Ok(Box::new(open(path)?.map(|batch| batch.map_err(arrow_error)))),
+            Piece::Bucket(stretches) => {
+                Ok(Box::new(stretches.clone().into_iter().flat_map(|stretch| opened(stretch.batches()))))
+            }
             Piece::Shared(file) => gathered(file.read()?),
         }
     }
 
-    /// How many of its rows have this key.
-    fn count_of(&self, key: RowKey) -> Result<usize> {
-        let mut count = 0;
-        for batch in self.batches()? {
-            let batch = batch?;
-            count += from_array(batch.column(batch.num_columns() - 1)).iter().filter(|found| **found == key).count();
+    /// Its batch, when that is what it is.
+    pub(super) fn in_memory(&self) -> Option<&RecordBatch> {
+        match self {
+            Piece::Memory(batch) => Some(batch),
+            Piece::Bucket(_) | Piece::Shared(_) => None,
         }
-        Ok(count)
+    }
+
+    /// Its keys.
+    pub(super) fn keys(&self) -> Result<Box<dyn Iterator<Item = Result<Vec<RowKey>>> + Send>> {
+        match self {
+            Piece::Bucket(stretches) => {
+                Ok(Box::new(stretches.clone().into_iter().flat_map(|stretch| opened(stretch.keys()))))
+            }
+            other => Ok(Box::new(other.batches()?.map(|batch| {
+                let batch = batch?;
+                Ok(from_array(batch.column(batch.num_columns() - 1)))
+            }))),
+        }
+    }
+
+    /// Gives the copies in a bucket on disk their keys. To be done once.
+    pub(super) fn number_copies(&self) -> Result<()> {
+        let Piece::Bucket(stretches) = self else { return Ok(()) };
+        let mut numbering = Numbering::default();
+        stretches.iter().try_for_each(|stretch| stretch.number_copies(&mut numbering))
     }
 }
 
-fn open(path: &Path) -> Result<FileReader<BufReader<File>>> {
-    let file = File::open(path).map_err(|error| Error::Query(DataFusionError::IoError(error)))?;
-    FileReader::try_new_buffered(file, None).map_err(arrow_error)
+/// What a file gives, or why it gives nothing.
+fn opened<T: Send + 'static>(
+    items: Result<impl Iterator<Item = Result<T>> + Send + 'static>,
+) -> Box<dyn Iterator<Item = Result<T>> + Send> {
+    match items {
+        Ok(items) => Box::new(items),
+        Err(error) => Box::new(std::iter::once(Err(error))),
+    }
 }
 
 /// The batches of a file, several put together.
@@ -77,16 +100,4 @@ fn gathered(bytes: Bytes) -> Result<Batches> {
         (rows > 0).then(|| concat_batches(&schema, &some).map_err(arrow_error))
     };
     Ok(Box::new(std::iter::from_fn(next)))
-}
-
-/// How many rows with `key` are taken of each piece, `wanted` in all; `None` wants all of them.
-pub(super) fn spread_ties(pieces: &[Piece], key: RowKey, wanted: Option<usize>) -> Result<Arc<[usize]>> {
-    let Some(mut wanted) = wanted else { return Ok(vec![usize::MAX; pieces.len()].into()) };
-    let mut taken = Vec::with_capacity(pieces.len());
-    for piece in pieces {
-        let some = if wanted == 0 { 0 } else { piece.count_of(key)?.min(wanted) };
-        wanted -= some;
-        taken.push(some);
-    }
-    Ok(taken.into())
 }

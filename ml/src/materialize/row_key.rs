@@ -1,7 +1,9 @@
-//! The canonical order of rows: a 128-bit hash of a row's content and the seed.
+//! The canonical order of rows: a 128-bit hash of a row's content, of the seed, and of its number among its copies.
 //!
-//! Rows with equal keys are equal rows, so ties do not matter. The hash is taken over arrow's row format, in which a
-//! value has the same bytes whether it came as plain text, as a view or through a dictionary.
+//! Copies are alike, so it does not matter which of them has which number: the keys of a table depend on its rows alone.
+//! The hash is taken over arrow's row format, in which a value has the same bytes whether it came as plain text, as a view
+//! or through a dictionary, of the content in one type for each kind ([`Content`]). Who numbers the copies is
+//! [`super::copies`]' matter.
 
 use arrow::array::RecordBatch;
 use arrow::array::{Array, ArrayRef, FixedSizeBinaryArray};
@@ -11,6 +13,12 @@ use datafusion::logical_expr::{Expr, lit};
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+use super::content::Content;
+
+const BUCKET_SHIFT: u32 = 64;
+const BUCKET_BITS: u32 = 11;
+const BUCKET: u128 = ((1 << BUCKET_BITS) - 1) << BUCKET_SHIFT;
 
 /// A row's place in the canonical order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -36,6 +44,22 @@ impl RowKey {
         (self.0 as u64 & (shards as u64 - 1)) as usize
     }
 
+    /// The key of copy number `copy`, from 0, of a row whose first has this key. Copies share their [`RowKey::bucket`].
+    pub fn of_copy(self, copy: u64) -> Self {
+        if copy == 0 {
+            return self;
+        }
+        let mixed = xxh3_128_with_seed(&self.0.to_be_bytes(), copy);
+        RowKey((mixed & !BUCKET) | (self.0 & BUCKET))
+    }
+
+    /// Where copies are counted, of so many buckets (a power of two, at most 2^11): bits that tell neither the shard nor the
+    /// split.
+    pub(super) fn bucket(self, buckets: usize) -> usize {
+        debug_assert!(buckets.is_power_of_two() && buckets <= 1 << BUCKET_BITS, "{buckets} buckets");
+        (self.0 >> BUCKET_SHIFT) as usize & (buckets - 1)
+    }
+
     /// The key as it stands in plans.
     pub(super) fn literal(self) -> Expr {
         lit(ScalarValue::FixedSizeBinary(16, Some(self.0.to_be_bytes().to_vec())))
@@ -48,9 +72,10 @@ impl RowKey {
     }
 }
 
-/// Computes the keys of batches of one schema.
+/// Computes the keys of batches of one schema, each row's as though it had no copies.
 #[derive(Debug)]
 pub struct RowKeys {
+    contents: Vec<Content>,
     converter: RowConverter,
     seed: u64,
 }
@@ -61,10 +86,11 @@ impl RowKeys {
     /// # Errors
     /// A column of a type that has no canonical bytes.
     pub fn new(schema: &arrow::datatypes::Schema, seed: u64) -> Result<Self> {
-        let fields: Vec<SortField> =
-            schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
-        for (field, sort_field) in schema.fields().iter().zip(&fields) {
-            if !RowConverter::supports_fields(std::slice::from_ref(sort_field)) {
+        let contents: Vec<Content> = schema.fields().iter().map(|field| Content::of(field.data_type())).collect();
+        let mut fields: Vec<SortField> = Vec::new();
+        for (field, content) in schema.fields().iter().zip(&contents) {
+            let own: Vec<_> = content.types(field.data_type()).into_iter().map(SortField::new).collect();
+            if !RowConverter::supports_fields(&own) {
                 return Err(Error::invalid(format!(
                     "column `{}` of type {} cannot be in a training query",
                     field.name(),
@@ -72,9 +98,10 @@ impl RowKeys {
                 ))
                 .with_hint("leave the column out, or cast it to text"));
             }
+            fields.extend(own);
         }
         let converter = RowConverter::new(fields).map_err(arrow_error)?;
-        Ok(RowKeys { converter, seed })
+        Ok(RowKeys { contents, converter, seed })
     }
 
     /// One key a row.
@@ -84,7 +111,11 @@ impl RowKeys {
 
     /// As [`RowKeys::of`], of the batch's columns.
     pub(super) fn of_columns(&self, columns: &[ArrayRef]) -> Result<Vec<RowKey>> {
-        let rows = self.converter.convert_columns(columns).map_err(arrow_error)?;
+        let mut canonical = Vec::with_capacity(columns.len());
+        for (content, column) in self.contents.iter().zip(columns) {
+            content.add(column, &mut canonical)?;
+        }
+        let rows = self.converter.convert_columns(&canonical).map_err(arrow_error)?;
         Ok(rows.iter().map(|row| RowKey(xxh3_128_with_seed(row.data(), self.seed))).collect())
     }
 }
@@ -104,6 +135,9 @@ pub(super) fn to_array(keys: &[RowKey]) -> Result<ArrayRef> {
     let array = FixedSizeBinaryArray::try_new(16, bytes.into(), None).map_err(arrow_error)?;
     Ok(std::sync::Arc::new(array))
 }
+
+/// Bytes of a key, as [`to_array`] and files have it.
+pub(super) const KEY_BYTES: usize = 16;
 
 /// The inverse of [`to_array`].
 pub(super) fn from_array(array: &dyn Array) -> Vec<RowKey> {
@@ -158,6 +192,23 @@ mod tests {
         }
         for [train, eval] in counts {
             // Binomial: 2,000 and 500 rows expected, 5 standard deviations are 200 and 105.
+            assert!(train.abs_diff(2_000) < 200 && eval.abs_diff(500) < 105, "{train} {eval}");
+        }
+    }
+
+    #[test]
+    fn copies_are_spread_like_other_rows_and_share_a_bucket() {
+        let first = RowKey(0x0123_4567_89ab_cdef_0fed_cba9_8765_4321);
+        let keys: Vec<RowKey> = (0..40_000).map(|copy| first.of_copy(copy)).collect();
+        assert_eq!(keys[0], first);
+        let different: std::collections::HashSet<RowKey> = keys.iter().copied().collect();
+        assert_eq!(different.len(), keys.len());
+        let mut counts = [[0usize; 2]; 16];
+        for key in &keys {
+            assert_eq!(key.bucket(256), first.bucket(256));
+            counts[key.shard(16)][usize::from(key.unit() < 0.2)] += 1;
+        }
+        for [train, eval] in counts {
             assert!(train.abs_diff(2_000) < 200 && eval.abs_diff(500) < 105, "{train} {eval}");
         }
     }

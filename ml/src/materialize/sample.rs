@@ -11,7 +11,7 @@ use super::split::{Part, Split};
 use super::staging::{Staged, part_of};
 
 impl Staged {
-    /// At most `count` different rows of all parts, ascending by key.
+    /// At most `count` rows of all parts, ascending by key.
     ///
     /// # Errors
     /// Spilled rows that cannot be read.
@@ -19,12 +19,11 @@ impl Staged {
         let mut kept: BTreeMap<RowKey, RecordBatch> = BTreeMap::new();
         for item in self.items() {
             for batch in item.batches()? {
-                let (rows, keys) = part_of(&batch?, &Split::None, Part::Train, &mut 0)?;
+                let (rows, keys) = part_of(&batch?, &Split::None, Part::Train)?;
                 for (row, key) in keys.into_iter().enumerate() {
                     let largest = kept.last_key_value().map(|(key, _)| *key);
                     let full = kept.len() == count;
-                    // Equal keys are equal rows.
-                    if count == 0 || kept.contains_key(&key) || (full && largest.is_some_and(|largest| key > largest)) {
+                    if count == 0 || (full && largest.is_some_and(|largest| key > largest)) {
                         continue;
                     }
                     if full {
@@ -61,11 +60,13 @@ mod tests {
         let backwards =
             staged(&context, (0..10).map(|i| numbers((i * 100..(i + 1) * 100).rev())).rev().collect()).await;
         let twice = staged(&context, vec![numbers(0..1000), numbers(0..1000)]).await;
+        let all_twice = staged(&context, (0..1000).map(|i| numbers([i, i].into_iter())).collect()).await;
         for count in [0, 1, 64, 1000, 2000] {
             let sample = forwards.sample(count).unwrap();
             assert_eq!(sample.num_rows(), count.min(1000));
             assert_eq!(sample, backwards.sample(count).unwrap());
-            assert_eq!(sample, twice.sample(count).unwrap());
+            assert_eq!(twice.sample(count).unwrap(), all_twice.sample(count).unwrap());
+            assert_eq!(twice.sample(count).unwrap().num_rows(), count);
         }
     }
 }

@@ -62,16 +62,6 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Error {
         .with_hint("engine.temp_dir names another place, -m raises the memory limit")
 }
 
-/// Writes batches of one schema, at least one, as an IPC file.
-pub(super) fn write_batches(path: &Path, batches: &[RecordBatch]) -> Result<()> {
-    let schema = batches.first().expect("a spill has a batch").schema();
-    let mut file = IpcFile::create(path, &schema)?;
-    for batch in batches {
-        file.write(batch)?;
-    }
-    file.finish()
-}
-
 /// An IPC file that is being written.
 pub(super) struct IpcFile {
     path: PathBuf,

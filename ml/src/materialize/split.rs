@@ -1,9 +1,6 @@
 //! Which rows train, which are held out: decided a row at a time from its key or a column, so that the parts are the
 //! same for any order of the input. The methods and their defaults are BigQuery ML's.
 
-use std::cmp::Ordering;
-use std::sync::Arc;
-
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Datum, RecordBatch};
 use arrow::compute::kernels::cmp::{gt_eq, lt};
 use arrow::compute::{and, cast, is_null, not, or};
@@ -21,7 +18,7 @@ use super::written_split as written;
 use crate::statistics::ranks::at_ranks;
 
 /// Rows that AUTO_SPLIT holds out of more than 50,000.
-pub(super) const HELD_OUT: usize = 10_000;
+const HELD_OUT: usize = 10_000;
 
 /// A part of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,13 +114,8 @@ pub enum Split {
         #[serde(with = "crate::bits::one")]
         test: f64,
     },
-    /// By the key: rows below `last` are eval, and of those with this very key, which are equal rows, as many as `of_last`
-    /// says for each piece of the rows.
-    First {
-        last: RowKey,
-        #[serde(with = "written::counts")]
-        of_last: Arc<[usize]>,
-    },
+    /// By the key: rows up to `last` are eval.
+    First { last: RowKey },
     /// By a BOOL column.
     Column { name: String },
     /// By a column's values: from `test` on is test, from `eval` on is eval.
@@ -162,22 +154,8 @@ impl Split {
         })
     }
 
-    /// The rows with the key of [`Split::First`] that the piece number `item` holds out.
-    pub(super) fn ties(&self, item: usize) -> usize {
-        match self {
-            Split::First { of_last, .. } => of_last[item],
-            _ => 0,
-        }
-    }
-
-    /// Whether a row of `batch` belongs to `part`. `ties` is what is left of [`Split::ties`] for the batch's piece.
-    pub(super) fn mask(
-        &self,
-        batch: &RecordBatch,
-        keys: &[RowKey],
-        part: Part,
-        ties: &mut usize,
-    ) -> Result<BooleanArray> {
+    /// Whether a row of `batch` belongs to `part`.
+    pub(super) fn mask(&self, batch: &RecordBatch, keys: &[RowKey], part: Part) -> Result<BooleanArray> {
         match self {
             Split::None => Ok(BooleanArray::from(vec![part == Part::Train; batch.num_rows()])),
             Split::Fraction { eval, test } => {
@@ -188,15 +166,8 @@ impl Split {
                 };
                 Ok(keys.iter().map(|key| Some(of(key.unit()) == part)).collect())
             }
-            Split::First { last, .. } => {
-                let mut of = |key: &RowKey| match key.cmp(last) {
-                    Ordering::Less => Part::Eval,
-                    Ordering::Equal if *ties > 0 => {
-                        *ties -= 1;
-                        Part::Eval
-                    }
-                    _ => Part::Train,
-                };
+            Split::First { last } => {
+                let of = |key: &RowKey| if key <= last { Part::Eval } else { Part::Train };
                 Ok(keys.iter().map(|key| Some(of(key) == part)).collect())
             }
             Split::Column { name } => custom_mask(batch, name, part),
@@ -206,9 +177,8 @@ impl Split {
 }
 
 impl Split {
-    /// What [`Split::mask`] says, as a condition on rows whose key is in the column `key`; `None` holds for all rows. Rows with
-    /// the very key of [`Split::First`] are eval when `with_last`, else they train.
-    pub(super) fn condition(&self, part: Part, key: &str, with_last: bool) -> Option<Expr> {
+    /// What [`Split::mask`] says, as a condition on rows whose key is in the column `key`; `None` holds for all rows.
+    pub(super) fn condition(&self, part: Part, key: &str) -> Option<Expr> {
         let nothing = || Some(lit(false));
         match self {
             Split::None if part == Part::Train => None,
@@ -221,12 +191,10 @@ impl Split {
                     Part::Train => unit().gt_eq(lit(*eval)).and(unit().gt_eq(lit(eval + test))),
                 })
             }
-            Split::First { last, .. } => match (part, with_last) {
-                (Part::Eval, true) => Some(ident(key).lt_eq(last.literal())),
-                (Part::Eval, false) => Some(ident(key).lt(last.literal())),
-                (Part::Train, true) => Some(ident(key).gt(last.literal())),
-                (Part::Train, false) => Some(ident(key).gt_eq(last.literal())),
-                (Part::Test, _) => nothing(),
+            Split::First { last } => match part {
+                Part::Eval => Some(ident(key).lt_eq(last.literal())),
+                Part::Train => Some(ident(key).gt(last.literal())),
+                Part::Test => nothing(),
             },
             Split::Column { name } => match part {
                 Part::Eval => Some(ident(name).is_not_false()),
@@ -250,15 +218,11 @@ impl Split {
     }
 }
 
-/// The [`HELD_OUT`] rows with the smallest keys. Where the last of them is one of several equal rows, as many of these are
-/// taken as are wanted; which of equals does not matter.
+/// The [`HELD_OUT`] rows with the smallest keys.
 async fn first_rows(rows: &dyn TrainingRows) -> Result<Split> {
-    let smallest = rows.smallest_keys().await?;
-    let (held_out, rest) = smallest.split_at(HELD_OUT.min(smallest.len()));
-    let last = *held_out.last().expect("rows are held out");
-    let is_tied = rest.first() == Some(&last);
-    let wanted = is_tied.then(|| held_out.iter().filter(|key| **key == last).count());
-    Ok(Split::First { last, of_last: rows.ties(last, wanted).await? })
+    let smallest = rows.smallest_keys(HELD_OUT).await?;
+    let last = *smallest.last().expect("there are more rows than are held out");
+    Ok(Split::First { last })
 }
 
 /// The value from which on the largest `fraction` of the rows lies; `None` without values.
@@ -332,6 +296,8 @@ fn null_is_false(mask: &BooleanArray) -> BooleanArray {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use arrow::array::Int64Array;
     use datafusion::prelude::SessionContext;
 
@@ -343,7 +309,7 @@ mod tests {
         let values: ArrayRef =
             Arc::new(Int64Array::from_iter((0..count).map(|i| (i % 10 != 9).then_some((i * 7) % count))));
         let flags: ArrayRef = Arc::new((0..count).map(|i| Some(i % 4 == 0)).collect::<BooleanArray>());
-        // Equal rows always share a part; an id makes these differ.
+        // An id makes these rows differ: what gives copies their keys is not asked here.
         let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..count));
         RecordBatch::try_from_iter_with_nullable([("n", values, true), ("held_out", flags, true), ("id", ids, false)])
             .unwrap()
@@ -361,7 +327,7 @@ mod tests {
         let mut counts = [0; 3];
         for (count, part) in counts.iter_mut().zip([Part::Train, Part::Eval, Part::Test]) {
             *count = rows.part(&split, part).await.unwrap().count().await.unwrap();
-            let condition = split.condition(part, "key", true).unwrap_or_else(|| lit(true));
+            let condition = split.condition(part, "key").unwrap_or_else(|| lit(true));
             let of_condition = keyed.clone().filter(condition).unwrap().count().await.unwrap();
             assert_eq!(of_condition, *count, "{method:?} {part:?}");
         }

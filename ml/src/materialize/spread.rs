@@ -5,37 +5,42 @@
 //! query --keys, shards--> <place>/__gristmill_shard=3/part-....arrow --> statistics, counts, samples   (queries)
 //!                                                                    --> the workers' own shards       (`own_shards.rs`)
 //! ```
+//!
+//! Rows of which there are copies are found in the files. If there are any, the rows are written a second time, each with
+//! its number among its copies in its key: a copy is in another shard than the first. Most tables have none, and are
+//! written once.
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::common::ScalarValue;
 use datafusion::dataframe::DataFrame;
-use datafusion::functions_aggregate::expr_fn::sum;
-use datafusion::logical_expr::{Expr, lit, when};
+use datafusion::functions_aggregate::expr_fn::{count, sum};
+use datafusion::functions_window::expr_fn::row_number;
+use datafusion::logical_expr::{Expr, ExprFunctionExt, lit, when};
 use datafusion::prelude::ident;
 use engine::extension::JobContext;
 use engine::{Error, Result, Session};
 use storage::{Location, WrittenFile};
 
-use super::key_functions::{row_key, row_shard};
+use super::key_functions::{row_copy, row_key, row_part, row_shard};
 use super::row_key::{RowKey, RowKeys, arrow_error, canonical, from_array};
 use super::split::{Part, Split};
 use super::spread_file::SpreadFile;
-use super::training_rows::{KEY_COLUMN, SMALLEST_KEYS, TrainingRows};
+use super::training_rows::{KEY_COLUMN, TrainingRows};
 use crate::statistics::Rows;
 
+/// The number of a row among its copies, from 1.
+const NUMBER_COLUMN: &str = "__gristmill_row_number";
 /// The column that names directories.
 const SHARD_COLUMN: &str = "__gristmill_shard";
 /// About the size of a file: whoever reads one has it in memory as a whole.
 const FILE_BYTES: u64 = 16 << 20;
 /// Files of less than this together are asked by this process: a cluster takes longer to begin than they take to be read.
 const SMALL_BYTES: u64 = 256 << 10;
-/// Rows that are looked at at a time for a sample.
-const SAMPLED: usize = 256;
 
 /// See the module.
 pub struct SpreadRows {
@@ -81,16 +86,30 @@ impl SpreadRows {
             .otherwise(row_shard(ident(KEY_COLUMN), shards))?
             .alias(SHARD_COLUMN);
         let columns: Vec<Expr> = own().chain([ident(KEY_COLUMN), shard]).collect();
-        let written = session.spread(keyed.select(columns)?, place, SHARD_COLUMN, FILE_BYTES, job).await?;
+        let place = place.as_directory();
+        let first = place.join("rows").as_directory();
+        let written = session.spread(keyed.select(columns)?, &first, SHARD_COLUMN, FILE_BYTES, job).await?;
+        let rows = SpreadRows::of(session, &schema, shards, &written)?;
+        if !rows.have_copies().await? {
+            return Ok(rows);
+        }
+        let second = place.join("copies").as_directory();
+        let numbered = rows.with_copies(shards)?;
+        let written = session.spread(numbered, &second, SHARD_COLUMN, FILE_BYTES, job).await?;
+        let null_labels = rows.null_labels;
+        Ok(SpreadRows { null_labels, ..SpreadRows::of(session, &schema, shards, &written)? })
+    }
+
+    fn of(session: &Session, schema: &SchemaRef, shards: usize, written: &[WrittenFile]) -> Result<Self> {
         let mut rows = SpreadRows {
             session: session.clone(),
-            schema: Arc::clone(&schema),
+            schema: Arc::clone(schema),
             files: vec![Vec::new(); shards],
             rows: 0,
             null_labels: 0,
             bytes: 0,
         };
-        for file in &written {
+        for file in written {
             match shard_of(file, shards)? {
                 None => rows.null_labels += file.rows,
                 Some(shard) => {
@@ -101,6 +120,27 @@ impl SpreadRows {
             }
         }
         Ok(rows)
+    }
+
+    /// Whether some rows have the key of another: half of the key is asked for, so that a few rows may be looked at in vain.
+    async fn have_copies(&self) -> Result<bool> {
+        let parts = self.table()?.select(vec![row_part(ident(KEY_COLUMN)).alias("part")])?;
+        let counted = parts.aggregate(vec![ident("part")], vec![count(lit(1i64)).alias("copies")])?;
+        let copied =
+            counted.filter(ident("copies").gt(lit(1i64)))?.aggregate(Vec::new(), vec![sum(ident("copies"))])?;
+        Ok(self.ask(copied).await?.iter().any(|batch| batch.column(0).null_count() < batch.num_rows()))
+    }
+
+    /// The rows as they are to be written the second time.
+    fn with_copies(&self, shards: usize) -> Result<DataFrame> {
+        let number = row_number().partition_by(vec![ident(KEY_COLUMN)]).build()?;
+        let own = || self.schema.fields().iter().map(|field| ident(field.name()));
+        let numbered: Vec<Expr> = own().chain([ident(KEY_COLUMN), number.alias(NUMBER_COLUMN)]).collect();
+        let keyed: Vec<Expr> =
+            own().chain([row_copy(ident(KEY_COLUMN), ident(NUMBER_COLUMN)).alias(KEY_COLUMN)]).collect();
+        let shard = row_shard(ident(KEY_COLUMN), shards).alias(SHARD_COLUMN);
+        let columns: Vec<Expr> = own().chain([ident(KEY_COLUMN), shard]).collect();
+        Ok(self.table()?.select(numbered)?.select(keyed)?.select(columns)?)
     }
 
     /// The files of each shard.
@@ -132,9 +172,8 @@ impl SpreadRows {
     /// A query that fails; rows of no part.
     pub async fn counts(&self, split: &Split) -> Result<PartCounts> {
         let shards = self.files.len();
-        let (with_last, tied) = last_of(split);
         let of_part = |part: Part| -> Result<Expr> {
-            let counted = match split.condition(part, KEY_COLUMN, with_last) {
+            let counted = match split.condition(part, KEY_COLUMN) {
                 None => lit(1i64),
                 Some(condition) => when(condition, lit(1i64)).otherwise(lit(0i64))?,
             };
@@ -152,11 +191,6 @@ impl SpreadRows {
                 of_shard.iter().zip(numbers).for_each(|(shard, rows)| lists[*shard as usize] += *rows as usize);
             }
         }
-        if let (Split::First { last, .. }, Some(held_out)) = (split, tied) {
-            let shard = last.shard(shards);
-            counts.train[shard] -= held_out;
-            counts.eval[shard] += held_out;
-        }
         let found: usize = [&counts.train, &counts.eval, &counts.test].into_iter().flatten().sum();
         if found as u64 == self.rows {
             return Ok(counts);
@@ -164,52 +198,18 @@ impl SpreadRows {
         Err(Error::invalid(format!("{found} rows were found in the files of {} training rows", self.rows)))
     }
 
-    /// At most `count` different rows of all parts, ascending by key.
+    /// At most `count` rows of all parts, ascending by key.
     ///
     /// # Errors
     /// A query that fails.
     pub async fn sample(&self, count: usize) -> Result<RecordBatch> {
-        let (mut kept, mut last): (Vec<RecordBatch>, Option<RowKey>) = (Vec::new(), None);
-        // Equal keys are equal rows: however many there are, each round finds at least one more.
-        while kept.len() < count {
-            let rows = match last {
-                None => self.table()?,
-                Some(last) => self.table()?.filter(ident(KEY_COLUMN).gt(last.literal()))?,
-            };
-            let next = rows.sort(vec![ident(KEY_COLUMN).sort(true, false)])?.limit(0, Some(SAMPLED))?;
-            let mut found = 0;
-            for batch in self.ask(next).await? {
-                found += batch.num_rows();
-                let keys = from_array(batch.column(batch.num_columns() - 1));
-                for (row, key) in keys.into_iter().enumerate() {
-                    if kept.len() < count && last.is_none_or(|last| key > last) {
-                        let alone = take_record_batch(&batch, &arrow::array::UInt32Array::from(vec![row as u32]));
-                        kept.push(alone.map_err(arrow_error)?);
-                        last = Some(key);
-                    }
-                }
-            }
-            if found < SAMPLED {
-                break;
-            }
-        }
+        let smallest = self.table()?.sort(vec![ident(KEY_COLUMN).sort(true, false)])?.limit(0, Some(count))?;
         let own = |batch: &RecordBatch| {
             let columns = batch.columns()[..self.schema.fields().len()].to_vec();
             RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(arrow_error)
         };
-        let kept = kept.iter().map(own).collect::<Result<Vec<_>>>()?;
-        canonical(&concat_batches(&self.schema, &kept).map_err(arrow_error)?)
-    }
-}
-
-/// Whether all rows with the very key of [`Split::First`] are held out, else how many.
-fn last_of(split: &Split) -> (bool, Option<usize>) {
-    match split {
-        Split::First { of_last, .. } => match of_last.first() {
-            Some(held_out) if *held_out != usize::MAX => (false, Some(*held_out)),
-            _ => (true, None),
-        },
-        _ => (true, None),
+        let rows = self.ask(smallest).await?.iter().map(own).collect::<Result<Vec<_>>>()?;
+        canonical(&concat_batches(&self.schema, &rows).map_err(arrow_error)?)
     }
 }
 
@@ -238,37 +238,19 @@ impl TrainingRows for SpreadRows {
     }
 
     async fn part(&self, split: &Split, part: Part) -> Result<Rows> {
-        let (with_last, tied) = last_of(split);
         let mut rows = self.table()?;
-        if let Some(condition) = split.condition(part, KEY_COLUMN, with_last) {
+        if let Some(condition) = split.condition(part, KEY_COLUMN) {
             rows = rows.filter(condition)?;
-        }
-        if let (Split::First { last, .. }, Some(held_out)) = (split, tied) {
-            // Those that `condition` gave to the training rows; equal rows, so that any of them will do.
-            let equal = self.table()?.filter(ident(KEY_COLUMN).eq(last.literal()))?;
-            rows = match part {
-                Part::Eval => rows.union(equal.limit(0, Some(held_out))?)?,
-                Part::Train => {
-                    let larger = self.table()?.filter(ident(KEY_COLUMN).gt(last.literal()))?;
-                    larger.union(equal.limit(held_out, None)?)?
-                }
-                Part::Test => rows,
-            };
         }
         Ok(self.asked(rows))
     }
 
-    async fn smallest_keys(&self) -> Result<Vec<RowKey>> {
+    async fn smallest_keys(&self, count: usize) -> Result<Vec<RowKey>> {
         let keys = self.table()?.select(vec![ident(KEY_COLUMN)])?;
-        let smallest = keys.sort(vec![ident(KEY_COLUMN).sort(true, false)])?.limit(0, Some(SMALLEST_KEYS))?;
+        let smallest = keys.sort(vec![ident(KEY_COLUMN).sort(true, false)])?.limit(0, Some(count))?;
         let mut keys: Vec<RowKey> =
             self.ask(smallest).await?.iter().flat_map(|batch| from_array(batch.column(0))).collect();
         keys.sort_unstable();
         Ok(keys)
-    }
-
-    /// All of them are in one shard: one piece.
-    async fn ties(&self, _key: RowKey, wanted: Option<usize>) -> Result<Arc<[usize]>> {
-        Ok(vec![wanted.unwrap_or(usize::MAX)].into())
     }
 }

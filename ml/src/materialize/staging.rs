@@ -22,11 +22,13 @@ use engine::{Error, Result};
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use super::piece::{Piece, spread_ties};
+use super::copies::tell_apart;
+use super::piece::Piece;
 use super::row_key::{RowKey, RowKeys, arrow_error, from_array, to_array};
-use super::spill::{SpillDirectory, write_batches};
+use super::spill::SpillDirectory;
+use super::spilled::{self, Stretch};
 use super::split::{Part, Split};
-use super::training_rows::{KEY_COLUMN, SMALLEST_KEYS, TrainingRows};
+use super::training_rows::{KEY_COLUMN, TrainingRows};
 use crate::statistics::Rows;
 
 /// The part of the memory limit up to which rows stay in memory: fitting, encoding and the shards want the rest.
@@ -39,8 +41,6 @@ pub struct Staged {
     items: Arc<Vec<Piece>>,
     rows: u64,
     null_labels: u64,
-    /// Ascending; at most one more than AUTO_SPLIT holds out.
-    smallest_keys: Vec<RowKey>,
     partitions: usize,
     // Kept for what they give back when dropped.
     _reservations: Vec<MemoryReservation>,
@@ -67,6 +67,10 @@ pub async fn stage(
     let directory = Arc::new(SpillDirectory::new(directory, "staged")?);
     let partitions = streams.len().max(1);
     let done = Arc::new(AtomicU64::new(0));
+    let held_max = match pool.memory_limit() {
+        MemoryLimit::Finite(limit) => limit / HELD_PART / partitions,
+        _ => usize::MAX,
+    };
     let mut tasks = tokio::task::JoinSet::new();
     for (number, stream) in streams.into_iter().enumerate() {
         let consumer = MemoryConsumer::new(format!("training rows {number}")).with_can_spill(true);
@@ -74,62 +78,72 @@ pub async fn stage(
             labels: labels.clone(),
             keys: Arc::clone(&keys),
             held: Vec::new(),
-            items: Vec::new(),
+            spilled: Vec::new(),
             rows: 0,
             null_labels: 0,
-            smallest: BinaryHeap::new(),
-            held_max: match pool.memory_limit() {
-                MemoryLimit::Finite(limit) => limit / HELD_PART / partitions,
-                _ => usize::MAX,
-            },
+            held_max,
             reservation: consumer.register(pool),
-            kept: None,
             directory: Arc::clone(&directory),
             progress: Arc::clone(&progress),
             done: Arc::clone(&done),
         };
-        tasks.spawn(collect(collector, stream, Arc::clone(pool), cancel.clone()));
+        tasks.spawn(collect(collector, stream, cancel.clone()));
     }
     let mut staged = Staged {
         schema,
         items: Arc::new(Vec::new()),
         rows: 0,
         null_labels: 0,
-        smallest_keys: Vec::new(),
         partitions,
         _reservations: Vec::new(),
         _directory: directory,
     };
-    let mut items = Vec::new();
+    let mut collectors = Vec::new();
     // Dropping the set on an error stops the other partitions.
     while let Some(finished) = tasks.join_next().await {
-        let collector = finished.map_err(|error| Error::Query(DataFusionError::ExecutionJoin(Box::new(error))))??;
+        let collector = finished.map_err(joined)??;
         staged.rows += collector.rows;
         staged.null_labels += collector.null_labels;
-        items.extend(collector.items);
-        staged.smallest_keys.extend(collector.smallest);
-        staged._reservations.extend(collector.kept);
+        collectors.push(collector);
     }
-    staged.items = Arc::new(items);
-    staged.smallest_keys.sort_unstable();
-    staged.smallest_keys.truncate(SMALLEST_KEYS);
+    let buckets = spilled::buckets(held_max);
+    // Rows that did not all fit go to disk to the last one: what comes after has the memory, and all copies of a row are in
+    // one place.
+    if collectors.iter().any(|collector| !collector.spilled.is_empty()) {
+        for collector in &mut collectors {
+            collector.spill().await?;
+        }
+    }
+    let mut items = Vec::new();
+    let mut of_bucket: Vec<Vec<Stretch>> = (0..buckets).map(|_| Vec::new()).collect();
+    for mut collector in collectors {
+        staged._reservations.push(collector.keep(pool));
+        items.extend(std::mem::take(&mut collector.held).into_iter().map(Piece::Memory));
+        for stretches in std::mem::take(&mut collector.spilled) {
+            of_bucket.iter_mut().zip(stretches).for_each(|(bucket, stretch)| bucket.push(stretch));
+        }
+    }
+    items.extend(of_bucket.into_iter().filter(|bucket| !bucket.is_empty()).map(Piece::Bucket));
+    let told_apart = move || tell_apart(&mut items).map(|()| items);
+    staged.items = Arc::new(tokio::task::spawn_blocking(told_apart).await.map_err(joined)??);
     Ok(staged)
+}
+
+fn joined(error: tokio::task::JoinError) -> Error {
+    Error::Query(DataFusionError::ExecutionJoin(Box::new(error)))
 }
 
 struct Collector {
     labels: Vec<usize>,
     keys: Arc<RowKeys>,
     held: Vec<RecordBatch>,
-    items: Vec<Piece>,
+    /// What each bucket has of each file.
+    spilled: Vec<Vec<Stretch>>,
     rows: u64,
     null_labels: u64,
-    /// The smallest keys so far, at most [`SMALLEST_KEYS`], the largest of them on top.
-    smallest: BinaryHeap<RowKey>,
     /// Bytes that may be held.
     held_max: usize,
     reservation: MemoryReservation,
-    /// For rows that stay in memory: they can no longer be spilled.
-    kept: Option<MemoryReservation>,
     directory: Arc<SpillDirectory>,
     progress: Arc<dyn Fn(u64) + Send + Sync>,
     done: Arc<AtomicU64>,
@@ -138,7 +152,6 @@ struct Collector {
 async fn collect(
     mut collector: Collector,
     mut stream: SendableRecordBatchStream,
-    pool: Arc<dyn MemoryPool>,
     cancel: CancellationToken,
 ) -> Result<Collector> {
     loop {
@@ -149,7 +162,6 @@ async fn collect(
         let Some(batch) = next else { break };
         collector.take(batch?).await?;
     }
-    collector.finish(&pool).await?;
     Ok(collector)
 }
 
@@ -163,7 +175,6 @@ impl Collector {
         let done = self.done.fetch_add(batch.num_rows() as u64, Ordering::Relaxed) + batch.num_rows() as u64;
         (self.progress)(done);
         let keys = self.keys.of(&batch)?;
-        self.keep_smallest(&keys);
         let batch = with_keys(&batch, &keys)?;
         let bytes = batch.get_array_memory_size();
         let refused = self.reservation.size() + bytes > self.held_max || self.reservation.try_grow(bytes).is_err();
@@ -171,30 +182,12 @@ impl Collector {
         if refused { self.spill().await } else { Ok(()) }
     }
 
-    /// Rows that did not all fit go to disk to the last one, so that what comes after has the memory.
-    async fn finish(&mut self, pool: &Arc<dyn MemoryPool>) -> Result<()> {
-        if !self.items.is_empty() && !self.held.is_empty() {
-            return self.spill().await;
-        }
-        let held = std::mem::take(&mut self.held);
-        self.items.extend(held.into_iter().map(Piece::Memory));
+    /// The memory of rows that stay there: they can no longer be spilled.
+    fn keep(&self, pool: &Arc<dyn MemoryPool>) -> MemoryReservation {
         let kept = MemoryConsumer::new("training rows").register(pool);
         // What was granted once is not asked for again, it only changes its name.
         kept.grow(self.reservation.free());
-        self.kept = Some(kept);
-        Ok(())
-    }
-
-    fn keep_smallest(&mut self, keys: &[RowKey]) {
-        for key in keys {
-            if self.smallest.len() < SMALLEST_KEYS {
-                self.smallest.push(*key);
-            } else if let Some(mut largest) = self.smallest.peek_mut()
-                && *key < *largest
-            {
-                *largest = *key;
-            }
-        }
+        kept
     }
 
     /// Leaves out the rows without a label.
@@ -213,18 +206,19 @@ impl Collector {
 
     async fn spill(&mut self) -> Result<()> {
         let batches = std::mem::take(&mut self.held);
-        let path = self.directory.next_file()?;
-        let written = path.clone();
-        tokio::task::spawn_blocking(move || write_batches(&written, &batches))
-            .await
-            .map_err(|error| Error::Query(DataFusionError::ExecutionJoin(Box::new(error))))??;
-        self.items.push(Piece::File(path));
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let (directory, buckets) = (Arc::clone(&self.directory), spilled::buckets(self.held_max));
+        let written = tokio::task::spawn_blocking(move || spilled::write(&directory, &batches, buckets));
+        self.spilled.push(written.await.map_err(joined)??);
         self.reservation.free();
         Ok(())
     }
 }
 
-fn with_keys(batch: &RecordBatch, keys: &[RowKey]) -> Result<RecordBatch> {
+/// Rows with their keys as the last column.
+pub(super) fn with_keys(batch: &RecordBatch, keys: &[RowKey]) -> Result<RecordBatch> {
     let mut fields: Vec<Arc<Field>> = batch.schema().fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new(KEY_COLUMN, DataType::FixedSizeBinary(16), false)));
     let mut columns = batch.columns().to_vec();
@@ -232,21 +226,19 @@ fn with_keys(batch: &RecordBatch, keys: &[RowKey]) -> Result<RecordBatch> {
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow_error)
 }
 
-/// Cuts the keys off a staged batch and keeps the rows of one part. `ties` counts down what [`Split::ties`] gives for the
-/// batch's piece.
-pub(super) fn part_of(
-    batch: &RecordBatch,
-    split: &Split,
-    part: Part,
-    ties: &mut usize,
-) -> Result<(RecordBatch, Vec<RowKey>)> {
-    let last = batch.num_columns() - 1;
-    let keys = from_array(batch.column(last));
-    let rows = batch.project(&(0..last).collect::<Vec<_>>()).map_err(arrow_error)?;
+/// The inverse of [`with_keys`].
+pub(super) fn without_keys(batch: &RecordBatch) -> Result<RecordBatch> {
+    batch.project(&(0..batch.num_columns() - 1).collect::<Vec<_>>()).map_err(arrow_error)
+}
+
+/// Cuts the keys off a staged batch and keeps the rows of one part.
+pub(super) fn part_of(batch: &RecordBatch, split: &Split, part: Part) -> Result<(RecordBatch, Vec<RowKey>)> {
+    let keys = from_array(batch.column(batch.num_columns() - 1));
+    let rows = without_keys(batch)?;
     if *split == Split::None && part == Part::Train {
         return Ok((rows, keys));
     }
-    let mask = split.mask(&rows, &keys, part, ties)?;
+    let mask = split.mask(&rows, &keys, part)?;
     let kept = keys.into_iter().zip(mask.iter()).filter(|(_, keep)| *keep == Some(true)).map(|(key, _)| key).collect();
     Ok((filter_record_batch(&rows, &mask).map_err(arrow_error)?, kept))
 }
@@ -312,12 +304,29 @@ impl TrainingRows for HeldRows {
     async fn part(&self, split: &Split, part: Part) -> Result<Rows> {
         Ok(Rows::from(&self.context.read_table(self.staged.table(split, part)?)?))
     }
-    async fn smallest_keys(&self) -> Result<Vec<RowKey>> {
-        Ok(self.staged.smallest_keys.clone())
+    async fn smallest_keys(&self, count: usize) -> Result<Vec<RowKey>> {
+        let items = Arc::clone(&self.staged.items);
+        tokio::task::spawn_blocking(move || smallest(&items, count)).await.map_err(joined)?
     }
-    async fn ties(&self, key: RowKey, wanted: Option<usize>) -> Result<Arc<[usize]>> {
-        spread_ties(self.staged.items(), key, wanted)
+}
+
+fn smallest(items: &[Piece], count: usize) -> Result<Vec<RowKey>> {
+    // The largest of them is on top.
+    let mut smallest = BinaryHeap::with_capacity(count);
+    for item in items {
+        for keys in item.keys()? {
+            for key in keys? {
+                if smallest.len() < count {
+                    smallest.push(key);
+                } else if let Some(mut largest) = smallest.peek_mut()
+                    && key < *largest
+                {
+                    *largest = key;
+                }
+            }
+        }
     }
+    Ok(smallest.into_sorted_vec())
 }
 
 #[derive(Debug)]
@@ -344,9 +353,9 @@ impl PartitionStream for StagedPartition {
                 Ok(batches) => batches,
                 Err(error) => Box::new(std::iter::once(Err(error))),
             };
-            let (split, schema, mut ties) = (split.clone(), Arc::clone(&schema), split.ties(index));
+            let (split, schema) = (split.clone(), Arc::clone(&schema));
             batches.map(move |batch| {
-                let (rows, _) = part_of(&batch.map_err(external)?, &split, part, &mut ties).map_err(external)?;
+                let (rows, _) = part_of(&batch.map_err(external)?, &split, part).map_err(external)?;
                 Ok(RecordBatch::try_new(Arc::clone(&schema), rows.columns().to_vec())?)
             })
         });
@@ -417,7 +426,7 @@ pub(super) mod tests {
         let in_memory = staged(&context, batches.clone()).await;
         let small: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(100_000));
         let spilled = staged_in(&context, batches, &small, &[]).await.unwrap();
-        assert!(spilled.items().iter().any(|item| matches!(item, Piece::File(_))));
+        assert!(spilled.items().iter().any(|item| matches!(item, Piece::Bucket(_))));
         assert_eq!(sum(&in_memory).await, sum(&spilled).await);
         let directory = spilled._directory.path().to_path_buf();
         assert!(directory.exists());

@@ -38,18 +38,3 @@ pub(super) mod value {
         }
     }
 }
-
-/// Numbers that are shared.
-pub(super) mod counts {
-    use std::sync::Arc;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(counts: &Arc<[usize]>, serializer: S) -> Result<S::Ok, S::Error> {
-        counts.as_ref().serialize(serializer)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[usize]>, D::Error> {
-        Vec::<usize>::deserialize(deserializer).map(Arc::from)
-    }
-}

@@ -11,6 +11,7 @@ use crate::kernel::Kernel;
 use crate::linear::{Inference, LinearKind, LinearModel};
 use crate::network::{Architecture, Network, NetworkSpec};
 use crate::shards::{Block, FeatureLayout};
+use crate::transform::LabelScale;
 
 /// Tensors of a linear model that was trained with CALCULATE_P_VALUES.
 const STANDARD_ERRORS: &str = "standard_errors";
@@ -50,10 +51,12 @@ impl Trained {
         }
     }
 
-    /// Scores of a block's rows, [R x outputs].
-    pub(crate) fn scores(&self, block: &Block, kernel: Kernel) -> Vec<f64> {
+    /// Scores of a block's rows, [R x outputs]; of regressors in the label's own units, of which networks know nothing.
+    pub(crate) fn scores(&self, block: &Block, kernel: Kernel, label: LabelScale) -> Vec<f64> {
         match self {
-            Trained::Network(network) => network.predict(block, kernel).into_iter().map(f64::from).collect(),
+            Trained::Network(network) => {
+                network.predict(block, kernel).into_iter().map(|x| label.back(f64::from(x))).collect()
+            }
             Trained::Linear(model) => model.predict(block),
         }
     }

@@ -125,7 +125,7 @@ impl Predictor {
 
     /// The scores of rows that are transformed already.
     pub(crate) fn block_scores(&self, block: &Block) -> Vec<f64> {
-        self.trained.scores(block, self.kernel)
+        self.trained.scores(block, self.kernel, self.labels.scale())
     }
 
     /// What was trained.

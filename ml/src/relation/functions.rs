@@ -74,12 +74,12 @@ pub(crate) fn score_fields(shape: &ModelShape) -> Fields {
     Fields::from(vec![Field::new("label", label, true), Field::new("scores", scores, true)])
 }
 
-/// Arrays for [`score_fields`]: encoded labels and the scores of [`Predictor::scores`].
-pub(crate) fn score_arrays(predictor: &Predictor, labels: &[f32], scores: Vec<f64>) -> Result<Vec<ArrayRef>> {
+/// Arrays for [`score_fields`]: labels as metrics count them and the scores of [`Predictor::scores`].
+pub(crate) fn score_arrays(predictor: &Predictor, labels: &[f64], scores: Vec<f64>) -> Result<Vec<ArrayRef>> {
     let label: ArrayRef = if predictor.shape().model_type.is_classifier() {
         Arc::new(Int64Array::from_iter_values(labels.iter().map(|class| *class as i64)))
     } else {
-        Arc::new(Float64Array::from_iter_values(labels.iter().map(|value| f64::from(*value))))
+        Arc::new(Float64Array::from(labels.to_vec()))
     };
     Ok(vec![label, score_array(predictor, scores)?])
 }
@@ -217,15 +217,15 @@ fn scores(predictor: &Predictor, labels: &ArrayRef, batch: &RecordBatch) -> Resu
     let scores = score_array(predictor, predictor.scores(batch).map_err(invalid)?)?;
     let fields = score_fields(predictor.shape());
     if labels.null_count() == 0 {
-        let encoded = predictor.labels.encode(labels).map_err(invalid)?;
-        let label = score_arrays(predictor, &encoded, Vec::new())?.swap_remove(0);
+        let values = predictor.labels.values(labels).map_err(invalid)?;
+        let label = score_arrays(predictor, &values, Vec::new())?.swap_remove(0);
         return Ok(vec![label, scores]);
     }
     let present = is_not_null(labels)?;
-    let encoded = predictor.labels.encode(&filter(labels, &present)?).map_err(invalid)?;
-    let mut next = encoded.into_iter();
+    let values = predictor.labels.values(&filter(labels, &present)?).map_err(invalid)?;
+    let mut next = values.into_iter();
     let spread: Float64Array =
-        present.values().iter().map(|is_there| if is_there { next.next().map(f64::from) } else { None }).collect();
+        present.values().iter().map(|is_there| if is_there { next.next() } else { None }).collect();
     Ok(vec![arrow::compute::cast(&spread, fields[0].data_type())?, scores])
 }
 

@@ -38,6 +38,9 @@ pub struct CheckedSpec {
     pub class_weights: ClassWeights,
     /// How strings become numbers without TRANSFORM.
     pub category_encoding: CategoryEncoding,
+    /// Whether numbers that nothing has scaled are standardised.
+    #[serde(default)]
+    pub standardise: bool,
     /// Decides the order of rows, the split and the initial weights.
     pub seed: u64,
     /// Whether the statement says the seed; the session's setting counts otherwise.
@@ -131,8 +134,8 @@ pub struct NetworkSettings {
     pub schedule: Schedule,
     /// Rows of a step.
     pub batch_size: usize,
-    /// Epochs at most.
-    pub epochs: usize,
+    /// Epochs at most; where nothing is said it depends on the steps of an epoch.
+    pub epochs: Option<usize>,
     /// Weight of the sum of absolute weights.
     pub l1: f64,
     /// Weight of the sum of squared weights.
@@ -141,8 +144,8 @@ pub struct NetworkSettings {
     pub clip_norm: Option<f64>,
     /// Whether to stop when an epoch gains little.
     pub early_stop: bool,
-    /// What little is, relative to the loss.
-    pub min_rel_progress: f64,
+    /// What little is, relative to the loss; where nothing is said it depends on the steps of an epoch.
+    pub min_rel_progress: Option<f64>,
 }
 
 /// How much a class counts.
@@ -194,6 +197,9 @@ impl ModelSpec {
             let error = Error::invalid("option category_encoding_method has no use beside TRANSFORM");
             return Err(at(option.name.offset, error));
         }
+        // A model through the origin is one through the origin of the numbers as they are written.
+        let through_origin = matches!(&estimator, Estimator::Linear(settings) if !settings.fit_intercept);
+        let keeps_zero = self.transform.is_some() && through_origin;
         Ok(CheckedSpec {
             name: self.name.clone(),
             if_exists: self.if_exists,
@@ -204,6 +210,7 @@ impl ModelSpec {
             split,
             class_weights: class_weights(&options)?,
             category_encoding: category_encoding(&options)?,
+            standardise: options.boolean("standardize_features")?.unwrap_or(!keeps_zero),
             seed: options.integer("seed", 0, i64::MAX)?.unwrap_or(0) as u64,
             seed_given: options.find("seed").is_some(),
             shards: shards(&options)?,
@@ -376,6 +383,9 @@ fn is_not_negative(x: f64) -> bool {
     x >= 0.0 && x.is_finite()
 }
 
+/// What logistic regression has for l2_reg where nothing is said: scikit-learn's C = 1.
+const LOGISTIC_L2: f64 = 1.0;
+
 fn linear(options: &Options, model_type: ModelType) -> Result<LinearSettings> {
     let strategies = [
         ("AUTO_STRATEGY", OptimizeStrategy::Auto),
@@ -399,7 +409,10 @@ fn linear(options: &Options, model_type: ModelType) -> Result<LinearSettings> {
     let learn_rate = options.number("learn_rate", "a positive number", is_positive)?;
     let first = options.number("ls_init_learn_rate", "a positive number", is_positive)?;
     let p_values = options.boolean("calculate_p_values")?.unwrap_or(false);
-    let l2 = options.number("l2_reg", "a number of at least 0", is_not_negative)?.unwrap_or(0.0);
+    // Without a penalty the weights of classes that can be told apart without error have no limit.
+    let penalised = model_type == ModelType::LogisticReg && l1 == 0.0 && !p_values;
+    let default = if penalised { LOGISTIC_L2 } else { 0.0 };
+    let l2 = options.number("l2_reg", "a number of at least 0", is_not_negative)?.unwrap_or(default);
     if p_values && (l1 > 0.0 || l2 > 0.0 || strategy == OptimizeStrategy::BatchGradientDescent) {
         let offset = options.find("calculate_p_values").and_then(|o| o.name.offset);
         let error = "calculate_p_values needs a model without l1_reg and l2_reg, and not BATCH_GRADIENT_DESCENT";
@@ -447,14 +460,12 @@ fn network(options: &Options) -> Result<NetworkSettings> {
         optimizer,
         schedule: schedule(options, rate)?,
         batch_size: options.integer("batch_size", 1, 1 << 24)?.unwrap_or(32) as usize,
-        epochs: options.integer("max_iterations", 1, 1_000_000)?.unwrap_or(20) as usize,
+        epochs: options.integer("max_iterations", 1, 1_000_000)?.map(|n| n as usize),
         l1: options.number("l1_reg", "a number of at least 0", is_not_negative)?.unwrap_or(0.0),
         l2: options.number("l2_reg", "a number of at least 0", is_not_negative)?.unwrap_or(0.0),
         clip_norm: options.number("clip_norm", "a positive number", is_positive)?,
         early_stop: options.boolean("early_stop")?.unwrap_or(true),
-        min_rel_progress: options
-            .number("min_rel_progress", "a number of at least 0", is_not_negative)?
-            .unwrap_or(0.01),
+        min_rel_progress: options.number("min_rel_progress", "a number of at least 0", is_not_negative)?,
     })
 }
 

@@ -99,6 +99,7 @@ const OPTIONS: &[(&str, For)] = &[
     ("class_weights", For::Classifier),
     ("auto_class_weights", For::Classifier),
     ("category_encoding_method", For::All),
+    ("standardize_features", For::All),
     ("seed", For::All),
     ("num_shards", For::All),
     ("kernel", For::All),
@@ -141,7 +142,6 @@ const OPTIONS: &[(&str, For)] = &[
     ("num_clusters", For::Nobody),
     ("kmeans_init_method", For::Nobody),
     ("distance_type", For::Nobody),
-    ("standardize_features", For::Nobody),
 ];
 
 /// Names of all options that some model type of this build takes, for completion.

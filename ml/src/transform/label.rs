@@ -67,7 +67,36 @@ pub enum LabelValues {
         /// Largest.
         #[serde(with = "exact_float")]
         max: f64,
+        /// What training counts in; labels as they are where there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        scale: Option<LabelScale>,
     },
+}
+
+/// Training sees `(label - offset) / unit`: what is subtracted is subtracted in 64 bits, before anything is rounded to 32.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LabelScale {
+    /// The mean label, or 0 for models without an intercept.
+    #[serde(with = "exact_float")]
+    pub offset: f64,
+    /// 1, or a power of two near the labels' standard deviation.
+    #[serde(with = "exact_float")]
+    pub unit: f64,
+}
+
+impl LabelScale {
+    /// Labels as they are.
+    pub const NONE: LabelScale = LabelScale { offset: 0.0, unit: 1.0 };
+
+    /// What training sees of a label.
+    pub fn of(self, label: f64) -> f32 {
+        ((label - self.offset) / self.unit) as f32
+    }
+
+    /// A label, from what training sees of it.
+    pub fn back(self, seen: f64) -> f64 {
+        seen * self.unit + self.offset
+    }
 }
 
 /// A label's encoding and what was found on the way.
@@ -146,7 +175,8 @@ impl LabelEncoding {
                 if min == max {
                     return Err(constant(&min.to_string()));
                 }
-                LabelValues::Numbers { mean: number(moments.mean), stddev: number(moments.stddev), min, max }
+                let (mean, stddev) = (number(moments.mean), number(moments.stddev));
+                LabelValues::Numbers { mean, stddev, min, max, scale: None }
             }
         };
         let warning = (nulls > 0)
@@ -171,7 +201,49 @@ impl LabelEncoding {
         }
     }
 
-    /// Labels as training sees them: index of the class, or the number.
+    /// The same label for a training that sees it relative to its mean (`centred`) and in units near its standard deviation
+    /// (`scaled`).
+    ///
+    /// # Errors
+    /// Numbers that are too large or too close together to be told apart in 32 bits.
+    pub fn for_training(self, centred: bool, scaled: bool) -> Result<Self> {
+        let LabelValues::Numbers { mean, stddev, min, max, .. } = self.values else { return Ok(self) };
+        let offset = if centred { mean } else { 0.0 };
+        let unit = if scaled { 2f64.powf(stddev.log2().round()) } else { 1.0 };
+        let scale = LabelScale { offset, unit };
+        let spread = stddev / unit;
+        if ![offset, unit, spread].iter().all(|x| x.is_finite()) || unit == 0.0 || !(1e-30..1e30).contains(&spread) {
+            return Err(Error::invalid(format!(
+                "label column `{}` is from {min:e} to {max:e}: such numbers cannot be trained on as they are",
+                self.name
+            ))
+            .with_hint("multiply the label by a constant"));
+        }
+        let values = LabelValues::Numbers { mean, stddev, min, max, scale: Some(scale) };
+        Ok(LabelEncoding { values, ..self })
+    }
+
+    /// How numbers are seen by training; classes are seen as they are.
+    pub fn scale(&self) -> LabelScale {
+        match self.values {
+            LabelValues::Numbers { scale: Some(scale), .. } => scale,
+            _ => LabelScale::NONE,
+        }
+    }
+
+    /// Labels as metrics count them: index of the class, or the number itself.
+    ///
+    /// # Errors
+    /// As [`LabelEncoding::encode`].
+    pub fn values(&self, labels: &ArrayRef) -> Result<Vec<f64>> {
+        if self.classes().is_some() {
+            return Ok(self.encode(labels)?.into_iter().map(f64::from).collect());
+        }
+        self.encode(labels)?;
+        Ok(as_numbers(labels)?.values().to_vec())
+    }
+
+    /// Labels as training sees them: index of the class, or the number by its [`LabelScale`].
     ///
     /// # Errors
     /// NULL, a class that training did not show, NaN or infinities, another type.
@@ -183,10 +255,14 @@ impl LabelEncoding {
         match &self.values {
             LabelValues::Numbers { .. } => {
                 check_type(&self.name, labels.data_type(), LabelTask::Regression)?;
-                let numbers = as_numbers(labels)?;
-                match numbers.values().iter().find(|x| !(**x as f32).is_finite()) {
-                    Some(x) => Err(Error::invalid(format!("label column `{}` holds {x}", self.name))),
-                    None => Ok(numbers.values().iter().map(|x| *x as f32).collect()),
+                let (numbers, scale) = (as_numbers(labels)?, self.scale());
+                let seen: Vec<f32> = numbers.values().iter().map(|x| scale.of(*x)).collect();
+                match seen.iter().position(|x| !x.is_finite()) {
+                    Some(row) => {
+                        let holds = numbers.value(row);
+                        Err(Error::invalid(format!("label column `{}` holds {holds}", self.name)))
+                    }
+                    None => Ok(seen),
                 }
             }
             LabelValues::Classes { values, .. } => {

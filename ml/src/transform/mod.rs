@@ -35,7 +35,7 @@ pub use fitted::Fitted;
 pub use frozen::{Feature, FrozenTransform, Inputs};
 pub use info::FeatureInfo;
 pub use input::InputColumn;
-pub use label::{FittedLabel, LabelEncoding, LabelTask};
+pub use label::{FittedLabel, LabelEncoding, LabelScale, LabelTask};
 pub use parse::Source;
 pub use spec::{LabelColumn, LabelSource, LabelSpec, Step, TransformSpec, Work};
 pub use statistics::Find;

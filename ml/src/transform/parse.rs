@@ -32,6 +32,8 @@ pub struct Source<'a> {
     pub split_column: Option<&'a str>,
     /// Categories of a column that get an input of their own where nothing is said, at most.
     pub categories_max: usize,
+    /// Whether numbers that no function has scaled are standardised.
+    pub standardise: bool,
 }
 
 impl TransformSpec {
@@ -43,7 +45,13 @@ impl TransformSpec {
         let list = expression::select_list(select_list).map_err(of_the_clause)?;
         TransformSpec::of_list(
             &list,
-            Source { columns: schema, tables: &[], split_column: None, categories_max: CATEGORIES_MAX },
+            Source {
+                columns: schema,
+                tables: &[],
+                split_column: None,
+                categories_max: CATEGORIES_MAX,
+                standardise: false,
+            },
             labels,
         )
     }
@@ -51,7 +59,8 @@ impl TransformSpec {
     /// Reads the select list of TRANSFORM.
     ///
     /// An item named as one of `labels` is that label; every label must be there. All other items are features: numbers
-    /// are taken as they are (NULL becomes the mean of the training rows), strings and booleans are one-hot encoded,
+    /// are taken as they are (NULL becomes the mean of the training rows), or, with `standardise`, in units of their standard
+    /// deviation where no function has scaled them; strings and booleans are one-hot encoded,
     /// dates and timestamps expanded, the result of `ML.HASH_BUCKETIZE` is a category.
     ///
     /// # Errors
@@ -161,7 +170,11 @@ impl Reading<'_> {
             None => {
                 // In a TRANSFORM clause numbers stay as they are written.
                 let categories_max = self.source.categories_max;
-                let defaults = Defaults { standardise: false, categories: CategoryEncoding::OneHot, categories_max };
+                let defaults = Defaults {
+                    standardise: self.source.standardise,
+                    categories: CategoryEncoding::OneHot,
+                    categories_max,
+                };
                 self.steps.feature(&name, &column, defaults)
             }
         }

@@ -160,6 +160,8 @@ impl Steps {
             Some(FitFunction::OneHotEncoder { .. }) => return self.add_feature(name, column, FeatureKind::OneHot),
             Some(FitFunction::MultiHotEncoder(_)) => return self.add_feature(name, column, FeatureKind::MultiHot),
             Some(FitFunction::QuantileBucketize { .. } | FitFunction::Imputer(Imputation::MostFrequent)) | None => {}
+            // Numbers that nothing has scaled.
+            Some(FitFunction::Imputer(_) | FitFunction::LabelEncoder(_)) if defaults.standardise => {}
             Some(_) => return self.add_feature(name, column, FeatureKind::Number),
         }
         let data_type = self.type_of(column)?;
