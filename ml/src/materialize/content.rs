@@ -137,7 +137,7 @@ mod tests {
                 vec![
                     timestamp(Second, None),
                     timestamp(Millisecond, None),
-                    timestamp(Microsecond, Some("+02:00")),
+                    timestamp(Microsecond, Some("+00:00")),
                     timestamp(Nanosecond, None),
                 ],
             ),
