@@ -8,8 +8,8 @@ use datafusion::sql::parser::Statement as SqlStatement;
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, ObjectName, ObjectNamePart, TableAliasColumnDef, TableFactor,
-    Value, VisitMut, VisitorMut,
+    FunctionArgumentList, FunctionArguments, Ident, ObjectName, ObjectNamePart, Statement, TableAliasColumnDef,
+    TableFactor, Value, VisitMut, VisitorMut,
 };
 
 use crate::source::looks_like_files;
@@ -18,7 +18,14 @@ use crate::source::looks_like_files;
 pub(crate) fn resolve_in(statement: &mut SqlStatement, is_table: &dyn Fn(&str) -> bool) {
     match statement {
         SqlStatement::Statement(statement) => {
-            let _ = statement.as_mut().visit(&mut Spellings { is_table });
+            let mut spellings = Spellings { is_table };
+            // Names that are none of relations yet, or no longer, are not visited as such.
+            match statement.as_mut() {
+                Statement::CreateView(view) => spellings.name(&mut view.name),
+                Statement::Drop { names, .. } => names.iter_mut().for_each(|name| spellings.name(name)),
+                _ => {}
+            }
+            let _ = statement.as_mut().visit(&mut spellings);
         }
         SqlStatement::Explain(explain) => resolve_in(&mut explain.statement, is_table),
         _ => {}
@@ -186,6 +193,8 @@ mod tests {
             ("SELECT \"IF\"(a, b, c), d.mod(1, 2), IF(a, b)", "SELECT \"IF\"(a, b, c), d.mod(1, 2), IF(a, b)"),
             ("SELECT * FROM `d.t`", "SELECT * FROM `d`.`t`"),
             ("SELECT `a.b` FROM `data/t.csv`, `x.csv`", "SELECT `a.b` FROM `data/t.csv`, `x.csv`"),
+            ("CREATE VIEW `d.v` AS SELECT 1", "CREATE VIEW `d`.`v` AS SELECT 1"),
+            ("DROP TABLE `d.t`", "DROP TABLE `d`.`t`"),
             ("SELECT * FROM `known.t`", "SELECT * FROM `known.t`"),
             ("SELECT p.q FROM UNNEST(a) AS p", "SELECT p.q FROM UNNEST(a) AS p (p)"),
             ("SELECT v FROM UNNEST(a) AS p (v)", "SELECT v FROM UNNEST(a) AS p (v)"),
