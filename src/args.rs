@@ -104,7 +104,7 @@ pub(crate) struct CommonArgs {
     /// Run on this cluster, e.g. gristmill://host:50050 [default: in this process]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) cluster: Option<String>,
-    /// Matrix kernel: auto takes the faster one that gives right answers
+    /// Matrix kernel: auto takes the one written in Rust where it knows the processor
     #[arg(long, global = true, value_name = "auto|blas|native")]
     pub(crate) kernel: Option<String>,
     /// Set any option for this run, as SET does in a script (see `gristmill config show`)
@@ -213,11 +213,25 @@ pub(crate) enum ModelsAction {
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Remove a model with all its versions, or one version
+    /// Remove a model with all its versions, or one version; not one that an alias names
     Rm {
         /// NAME or NAME@VERSION
         #[arg(value_name = "NAME", required = true)]
         models: Vec<String>,
+        /// Also versions that an alias names; the alias goes with them
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show what differs between two versions: options, inputs, metrics, weights
+    Diff {
+        /// NAME, NAME@VERSION or NAME@ALIAS
+        #[arg(value_name = "FIRST")]
+        first: String,
+        /// NAME, NAME@VERSION or NAME@ALIAS
+        #[arg(value_name = "SECOND")]
+        second: String,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Train a model again from what it remembers and compare the bytes
     Reproduce {
@@ -259,7 +273,7 @@ pub(crate) struct PredictArgs {
     /// NAME, NAME@VERSION or NAME@ALIAS
     #[arg(value_name = "MODEL")]
     pub(crate) model: String,
-    /// A file, directory or glob that holds the model's input columns
+    /// A file, directory or glob that holds the model's input columns; - is standard input
     #[arg(value_name = "DATA", value_hint = ValueHint::AnyPath)]
     pub(crate) data: String,
     /// From which probability on the answer is the second class, for models of two classes

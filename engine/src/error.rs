@@ -132,13 +132,18 @@ impl Error {
 
 /// The candidate nearest to `word` when one is close enough to be what was meant.
 ///
-/// Case is ignored; at most a third of the letters may differ (Damerau-Levenshtein).
+/// Case is ignored; at most a third of the letters may differ (Damerau-Levenshtein), one of two or more. A word of one letter
+/// is near none: all such words would be.
 pub fn near<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
+    let allowed = |candidate: &str| {
+        let letters = candidate.chars().count().max(lower.chars().count());
+        (letters / 3).max(usize::from(letters > 1))
+    };
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.chars().count().max(lower.chars().count()) / 3).max(1))
+        .filter(|(distance, candidate)| *distance <= allowed(candidate))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

@@ -12,7 +12,7 @@ use crate::analysis::SEVERAL_ROWS;
 use crate::error::{Error, near};
 use crate::fault;
 use crate::memory::EXHAUSTED;
-use crate::script::tokens::{offset_of, string_literal, tokenize};
+use crate::script::tokens::{is_word, offset_of, string_literal, tokenize};
 use crate::source::Unopened;
 
 /// How the query engine says that a subquery for one value gave several rows.
@@ -45,7 +45,11 @@ pub(crate) fn explain(error: DataFusionError, text: &str, names: &KnownNames) ->
             Error::invalid("a row of several values is compared with a row, or with a query, of as many")
                 .with_hint("struct(a, b) is one value with two fields")
         }
-        DataFusionError::NotImplemented(message) => Error::invalid(format!("not supported: {}", sentence(&message))),
+        DataFusionError::NotImplemented(message) => match sentence(&message).strip_prefix("Unsupported SQL type ") {
+            // The place that the query engine knows is the whole SELECT.
+            Some(name) => return unknown_type(name, text),
+            None => Error::invalid(format!("not supported: {}", sentence(&message))),
+        },
         DataFusionError::ExecutionJoin(error) if error.is_panic() => fault::of_text(&error.to_string()),
         DataFusionError::Shared(shared) => shared_error(&shared),
         DataFusionError::Execution(message) if message.contains(UPSTREAM_SEVERAL_ROWS) => Error::invalid(SEVERAL_ROWS),
@@ -268,6 +272,44 @@ fn plan(message: &str, names: &KnownNames) -> Error {
             .with_hint("give one of them another name with AS");
     }
     Error::invalid(sentence(message))
+}
+
+/// A type that this SQL does not have, with its place and the near name.
+fn unknown_type(name: &str, text: &str) -> Error {
+    const TYPES: &[&str] = &[
+        "BOOLEAN",
+        "TINYINT",
+        "SMALLINT",
+        "INT",
+        "BIGINT",
+        "INT64",
+        "FLOAT",
+        "DOUBLE",
+        "FLOAT64",
+        "DECIMAL",
+        "NUMERIC",
+        "VARCHAR",
+        "STRING",
+        "TEXT",
+        "BYTEA",
+        "BYTES",
+        "DATE",
+        "TIME",
+        "TIMESTAMP",
+        "DATETIME",
+        "INTERVAL",
+    ];
+    let error = Error::invalid(format!("there is no type {name}"));
+    let error = match near(name, TYPES.iter().copied()) {
+        Some(known) if !known.eq_ignore_ascii_case(name) => error.with_hint(format!("did you mean {known}?")),
+        _ => error.with_hint(format!("types are {}", TYPES.join(", "))),
+    };
+    let first = name.split(['(', ' ']).next().unwrap_or(name);
+    let tokens = tokenize(text).unwrap_or_default();
+    match tokens.iter().find(|token| is_word(token, first)) {
+        Some(token) => error.at_offset(offset_of(text, token.span.start)),
+        None => error,
+    }
 }
 
 fn quoted_after<'a>(message: &'a str, prefix: &str) -> Option<&'a str> {

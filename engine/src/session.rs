@@ -50,7 +50,7 @@ use crate::script::tokens::{self, offset_of};
 use crate::sink::SinkPlanner;
 use crate::source::{FileCatalogs, FileTables, Planned, StoreRegistry, Unreadable, diagnose};
 use crate::syntax::versions::{self, Versions, Wanted};
-use crate::syntax::{clauses, from_first, row_values, spelling, units, using};
+use crate::syntax::{bigquery, clauses, from_first, row_values, spelling, units, using};
 use crate::temporary::TemporaryDirectory;
 use crate::{fault, syntax};
 
@@ -496,6 +496,7 @@ impl Session {
                     let error = Error::invalid(format!("two columns are named `{name}`"));
                     error.at_offset(offset_of(text, place)).with_hint("give one of them another name with AS")
                 })?;
+                bigquery::resolve_in(&mut statement, &|name| self.is_table(name));
                 field_access::resolve_in(&mut statement);
                 self.open_versions(&mut statement, text).await?;
                 row_values::resolve_in(&mut statement)?;
@@ -553,6 +554,11 @@ impl Session {
         let name = format!("{table} at version {} of {}", at.version().unwrap_or_default(), at.location());
         self.inner.versions.add(name.clone(), Arc::new(at));
         Ok(name)
+    }
+
+    /// Whether there is a table or a view of this name, which holds no schema.
+    fn is_table(&self, name: &str) -> bool {
+        self.inner.context.table_exist(TableReference::bare(name)).unwrap_or(false)
     }
 
     /// Sees to it that no clause is dropped.

@@ -42,6 +42,9 @@ pub mod history;
 /// Where a model comes from.
 pub mod lineage;
 
+/// The figure by which a model is known.
+mod headline;
+
 /// What leaves a model to chance.
 mod chance;
 /// From a training query to canonical shards.
@@ -76,6 +79,7 @@ mod training;
 mod end_to_end;
 
 pub use extension::{extension, option_names};
+pub use headline::Headline;
 pub use model::Predictor;
 pub use name::ModelName;
 pub use registry::predict_file;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::dataframe::DataFrame;
@@ -19,6 +19,11 @@ use storage::Location;
 pub struct Lineage {
     /// When it was made, RFC 3339 in UTC.
     pub created: String,
+    /// Wall time of the statement until the model was measured, in milliseconds; not known of older models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    #[serde(skip)]
+    begun: Option<Instant>,
     /// The whole script, as written; empty when a program trained the model.
     pub script: String,
     /// The CREATE MODEL statement, as written.
@@ -49,6 +54,8 @@ impl Lineage {
     pub(crate) async fn new(session: &Session, query: &DataFrame, job: &JobContext) -> Result<Lineage> {
         Ok(Lineage {
             created: rfc3339(now()),
+            duration_ms: None,
+            begun: Some(Instant::now()),
             script: job.script_text.to_string(),
             statement: job.statement_text.clone(),
             parameters: job.parameters.as_ref().clone(),
@@ -56,6 +63,14 @@ impl Lineage {
             inputs: input_files(session, query).await?,
             versions: versions(),
         })
+    }
+}
+
+impl Lineage {
+    /// The model has been made.
+    pub(crate) fn finished(self) -> Lineage {
+        let duration_ms = self.begun.map(|begun| begun.elapsed().as_millis() as u64);
+        Lineage { duration_ms, ..self }
     }
 }
 

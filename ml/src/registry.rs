@@ -7,17 +7,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use bytes::Bytes;
+use datafusion::common::TableReference;
 use engine::{Error, Result, Session, near};
 use storage::{Artifact, ArtifactStore, Location, Stores};
 
+use crate::headline::Headline;
 use crate::kernel;
 use crate::live::{self, Running};
+use crate::model::estimator::Trained;
 use crate::model::files::{self, ModelRecord, RowCounts};
 use crate::model::{ModelShape, Predictor};
 use crate::name::{ModelName, VersionChoice};
-use crate::transform::LabelSource;
+use crate::transform::{InputColumn, LabelSource};
 
 /// A model in memory.
 pub(crate) struct Loaded {
@@ -103,10 +106,12 @@ pub(crate) fn find(id: &str) -> Result<Known> {
     Ok(cache().entry(id.to_string()).or_insert(Known::Loaded(Arc::new(loaded))).clone())
 }
 
-/// `<warehouse>/models/<name>/<version>#<hash>`.
+/// `<warehouse>/models/<name>/<version>#<hash>!<kernel>`. The kernel is that of whoever planned the query, so that all parts of
+/// it predict alike.
 async fn load_by_id(stores: &Stores, id: &str) -> Result<Loaded> {
     let foreign = || Error::invalid(format!("{id} is no model's id: another version planned the query"));
-    let (place, _) = id.rsplit_once('#').ok_or_else(foreign)?;
+    let (artifact_id, kernel) = id.rsplit_once('!').ok_or_else(foreign)?;
+    let (place, _) = artifact_id.rsplit_once('#').ok_or_else(foreign)?;
     let place = Location::parse(place)?;
     let version = place.file_name().and_then(|name| name.parse().ok()).ok_or_else(foreign)?;
     let home = place.parent().ok_or_else(foreign)?;
@@ -114,10 +119,10 @@ async fn load_by_id(stores: &Stores, id: &str) -> Result<Loaded> {
     let warehouse = home.parent().and_then(|models| models.parent()).ok_or_else(foreign)?;
     let store = ArtifactStore::new(stores.clone(), warehouse);
     let artifact = store.open(&name, Some(version)).await?;
-    if artifact_id(&artifact) != id {
+    if self::artifact_id(&artifact) != artifact_id {
         return Err(Error::invalid(format!("the model {name}@{version} was changed while the query ran")));
     }
-    load_from(&store, &artifact, kernel::KernelChoice::Auto).await
+    load_from(&store, &artifact, kernel.parse()?).await
 }
 
 fn planned_id(session: &Session, name: &str) -> String {
@@ -199,7 +204,8 @@ async fn open(session: &Session, name: &ModelName) -> Result<Artifact> {
 /// Finds and loads the model that a statement names and gives the id under which it is cached.
 pub(crate) async fn load_for_planning(session: &Session, name: &ModelName, with_held_out: bool) -> Result<String> {
     let Some(artifact) = resolve(session, name).await? else { return Ok(planned_id(session, &name.name)) };
-    let id = artifact_id(&artifact);
+    let kernel = kernel::choose(kernel_choice(session)?)?.kernel;
+    let id = format!("{}!{}", artifact_id(&artifact), kernel.name());
     let known = cached(&id).ok();
     let loaded = match known {
         Some(Known::Loaded(loaded)) => loaded,
@@ -284,6 +290,9 @@ pub(crate) fn kernel_choice(session: &Session) -> Result<kernel::KernelChoice> {
     session.setting("ml.kernel").map_or(Ok(kernel::KernelChoice::Auto), |text| text.parse())
 }
 
+/// What ALTER MODEL may say of a model.
+pub(crate) const DESCRIPTION: &str = "description";
+
 /// A version of a model, as lists show it.
 #[derive(Debug, Clone)]
 pub struct ModelSummary {
@@ -301,6 +310,12 @@ pub struct ModelSummary {
     pub created: String,
     /// Rows that it was trained on, and others.
     pub rows: RowCounts,
+    /// The metric that people look at first.
+    pub headline: Option<Headline>,
+    /// Wall time of its statement, in milliseconds; of older models that of the iterations.
+    pub duration_ms: u64,
+    /// What ALTER MODEL ... SET OPTIONS (description = ...) says of all versions.
+    pub description: Option<String>,
     /// Size of its files.
     pub bytes: u64,
     /// Its directory.
@@ -343,6 +358,12 @@ async fn summary(store: &ArtifactStore, artifact: &Artifact) -> Result<(ModelSum
     let bytes = store.read(artifact, files::MODEL).await?;
     let record: ModelRecord = files::from_json(files::MODEL, &bytes)?;
     let aliases = store.aliases(&artifact.name).await?;
+    let metrics: serde_json::Value = files::from_json(files::METRICS, &store.read(artifact, files::METRICS).await?)?;
+    let duration_ms = match record.lineage.duration_ms {
+        Some(duration) => duration,
+        None => files::curve_ms(&files::from_parquet(store.read(artifact, files::TRAINING).await?)?),
+    };
+    let description = store.about(&artifact.name).await?.remove(DESCRIPTION);
     let summary = ModelSummary {
         name: artifact.name.clone(),
         version: artifact.version,
@@ -351,6 +372,9 @@ async fn summary(store: &ArtifactStore, artifact: &Artifact) -> Result<(ModelSum
         label: record.spec.label.clone(),
         created: record.lineage.created.clone(),
         rows: record.rows,
+        headline: Headline::of(&metrics),
+        duration_ms,
+        description,
         bytes: artifact.bytes(),
         location: artifact.location.to_string(),
     };
@@ -372,6 +396,37 @@ pub async fn show(session: &Session, name: &ModelName) -> Result<ModelDetails> {
         metrics: files::from_json(files::METRICS, &metrics)?,
         files: artifact.files().iter().map(|f| (f.name.clone(), f.bytes, f.sha256.clone())).collect(),
     })
+}
+
+/// Aliases that name a version, or a version of the model when the name names none: what [`remove`] would take with it.
+///
+/// # Errors
+/// No such model.
+pub async fn aliases_of(session: &Session, name: &ModelName) -> Result<BTreeMap<String, u64>> {
+    let version = open(session, name).await?.version;
+    let mut aliases = store(session).aliases(&name.name).await?;
+    if name.version != VersionChoice::Latest {
+        aliases.retain(|_, named| *named == version);
+    }
+    Ok(aliases)
+}
+
+/// The weights of a version by name: of a linear model each coefficient in units of the columns, of a network the norm of each
+/// of its tensors.
+///
+/// # Errors
+/// No such model; a file that was changed.
+pub async fn weights(session: &Session, name: &ModelName) -> Result<Vec<(String, f64)>> {
+    let predictor = load(session, name).await?;
+    match predictor.trained() {
+        Trained::Linear(model) => Ok(crate::relation::named_weights(&predictor, model)),
+        Trained::Network(network) => {
+            let parameters = network.parameters();
+            let norm = |values: &[f32]| values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+            let views = network.views().iter();
+            Ok(views.map(|view| (format!("{} (norm)", view.name), norm(&parameters[view.range.clone()]))).collect())
+        }
+    }
 }
 
 /// Removes a version, or the model with all its versions when the name names none. Gives the number of versions removed.
@@ -414,14 +469,44 @@ pub async fn set_alias(session: &Session, name: &str, alias: &str, version: Opti
     Ok(())
 }
 
-/// The query for predictions of the rows of `data`, a file, a directory or a glob. A format that cannot hold arrays gets
-/// the probabilities as a column for each class.
-pub fn prediction_query(name: &ModelName, data: &str, threshold: Option<f64>, probs_as_columns: bool) -> String {
+/// Says something of a model, as ALTER MODEL ... SET OPTIONS does.
+///
+/// # Errors
+/// No such model.
+pub(crate) async fn say(session: &Session, name: &str, sayings: &[(String, Option<String>)]) -> Result<()> {
+    open(session, &ModelName::latest(name)).await?;
+    Ok(store(session).say(name, sayings).await?)
+}
+
+/// The name under which a session has the rows that are to be predicted.
+const TO_PREDICT: &str = "rows to predict";
+
+/// Opens a file, a directory or a glob for [`prediction_query`]. Text is read with the types of the model's columns: digits are
+/// text where training had text, and 2.5 will do for a number that is scaled anyway.
+///
+/// # Errors
+/// No such model or file.
+pub async fn open_for_prediction(session: &Session, name: &ModelName, data: &str) -> Result<()> {
+    let model = load(session, name).await?;
+    let kind = |input: &InputColumn| match model.transform.reads_as_number(&input.name) {
+        true => DataType::Float64,
+        false => input.data_type.clone(),
+    };
+    let types = model.shape().inputs.iter().map(|input| (input.name.clone(), kind(input))).collect();
+    let rows = session.read(data).types(types).await?;
+    session.context().deregister_table(TableReference::bare(TO_PREDICT))?;
+    session.context().register_table(TableReference::bare(TO_PREDICT), rows.into_view())?;
+    Ok(())
+}
+
+/// The query for predictions of the rows that [`open_for_prediction`] has opened. A format that cannot hold arrays gets the
+/// probabilities as a column for each class.
+pub fn prediction_query(name: &ModelName, threshold: Option<f64>, probs_as_columns: bool) -> String {
     let threshold = threshold.map(|threshold| format!("{threshold:?} AS threshold"));
     let columns = probs_as_columns.then(|| "TRUE AS probs_as_columns".to_string());
     let settings: Vec<String> = threshold.into_iter().chain(columns).collect();
     let settings = if settings.is_empty() { String::new() } else { format!(", STRUCT({})", settings.join(", ")) };
-    format!("SELECT * FROM ML.PREDICT(MODEL \"{name}\", TABLE '{}'{settings})", data.replace('\'', "''"))
+    format!("SELECT * FROM ML.PREDICT(MODEL \"{name}\", TABLE \"{TO_PREDICT}\"{settings})")
 }
 
 /// Predicts the rows of a file, a directory or a glob and writes them with the predictions: `input` and `output` as
@@ -447,7 +532,8 @@ pub async fn predict_file(
             }
             _ => "PARQUET".to_string(),
         };
-    let query = prediction_query(name, input, None, matches!(format.as_str(), "CSV" | "TSV"));
+    open_for_prediction(session, name, input).await?;
+    let query = prediction_query(name, None, matches!(format.as_str(), "CSV" | "TSV"));
     let text = format!("COPY ({query}) TO '{}' STORED AS {format} MODE OVERWRITE", output.replace('\'', "''"));
     let script = engine::script::Script::parse("predict", text)?;
     session.run_script(&script, settings).await

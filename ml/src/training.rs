@@ -21,6 +21,7 @@ use crate::encoder::{LABEL, RowEncoder};
 use crate::estimate::{self, Trained};
 use crate::evaluation;
 use crate::gathered::Gathered;
+use crate::headline::Headline;
 use crate::kernel::{self, ChosenKernel};
 use crate::lineage::{self, Lineage};
 use crate::live::{Curve, Live, Running};
@@ -129,7 +130,11 @@ fn check_label_type(spec: &CheckedSpec, kind: &DataType) -> Result<()> {
     let (what, hint) = match task(spec) {
         LabelTask::Regression => ("numbers", "for classes use logistic_reg or dnn_classifier"),
         LabelTask::Classification => {
-            ("strings, integers or booleans", "to predict a number use linear_reg or dnn_regressor")
+            let hint = match kind.is_numeric() {
+                true => "for classes cast it: CAST(y AS BIGINT); to predict a number use linear_reg or dnn_regressor",
+                false => "cast it: CAST(y AS VARCHAR)",
+            };
+            ("strings, integers or booleans", hint)
         }
     };
     let (label, name) = (&spec.label, spec.model_type.name());
@@ -201,7 +206,7 @@ async fn train_and_publish(
         }
     }
     let next = store.next_version(&name).await?;
-    let if_exists = planned.spec.if_exists;
+    let (if_exists, publish_if) = (planned.spec.if_exists, planned.spec.publish_if.clone());
     for chance in
         chances(planned.query.logical_plan())?.iter().filter(|chance| chance.is_met(session.runner().is_remote()))
     {
@@ -215,7 +220,11 @@ async fn train_and_publish(
     let made = make(session, planned, lineage, kernel, &checkpoints, live.curve(), job).await;
     // A run that ended, well or not, needs no checkpoint; only one that was killed leaves its own for the next.
     checkpoints.remove().await;
-    let published = match made {
+    let refusal = match (&made, &publish_if) {
+        (Ok(made), Some(condition)) => condition.refusal(&name, &made.metrics)?,
+        _ => None,
+    };
+    let published = match refusal.map_or(made, Err) {
         Ok(Made { files, rows, kernel, metrics }) => {
             let published = match if_exists {
                 IfExists::Replace => store.publish(&name, files).await,
@@ -244,7 +253,9 @@ async fn train_and_publish(
     registry::forget_planned(session, &ModelName::latest(name.clone()));
     let fact = |name: &str, value: String| Outcome::Fact { name: name.into(), value };
     let mut outcomes = vec![fact("model", format!("{name}@{}", artifact.version))];
-    outcomes.extend(headline(&metrics).map(|text| fact("evaluation", text)));
+    outcomes.extend(Headline::of(&metrics).map(|Headline { name, value, rows, of }| {
+        fact("evaluation", format!("{name} {value:.4} on {} {of} rows", estimate::thousands(rows as f64)))
+    }));
     outcomes.push(fact("kernel", kernel.to_string()));
     Ok(Finished { rows: Some(rows.train as u64), outcomes, result: None })
 }
@@ -263,17 +274,6 @@ fn running(spec: &CheckedSpec, version: u64) -> Running {
 fn exists(name: &str) -> Error {
     Error::invalid(format!("the model {name} exists already"))
         .with_hint("CREATE OR REPLACE MODEL makes a new version, CREATE MODEL IF NOT EXISTS keeps the old one")
-}
-
-/// The figure that people look at first.
-fn headline(metrics: &serde_json::Value) -> Option<String> {
-    let held_out = metrics.get("metrics")?;
-    let rows = estimate::thousands(metrics.get("rows")?.as_f64()?);
-    let of = metrics.get("of")?.as_str()?;
-    let figure = ["roc_auc", "accuracy", "r2_score", "mean_squared_error"]
-        .into_iter()
-        .find_map(|name| held_out.get(name)?.as_f64().map(|value| format!("{name} {value:.4}")))?;
-    Some(format!("{figure} on {rows} {of} rows"))
 }
 
 /// Names a run by all that decides its bytes: the specification, the query and its inputs.
@@ -406,7 +406,7 @@ async fn make_on(
             rows: counts,
             kernel: kernel.kernel.name().to_string(),
             kernel_fingerprint: kernel.fingerprint.clone(),
-            lineage,
+            lineage: lineage.finished(),
             spec,
         };
         let weights = trained.to_safetensors()?;

@@ -26,6 +26,7 @@ mod executor;
 mod job;
 mod jobs;
 mod man;
+mod model_diff;
 mod models;
 mod places;
 mod predict;

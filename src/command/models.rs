@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringArray, UInt64Array};
+use arrow::array::{ArrayRef, Float64Array, StringArray, UInt64Array};
 use engine::{Error, Result, RunSettings, Session};
 use ml::registry::{self, ModelDetails, ModelSummary};
-use ml::{ModelName, Reproduction};
+use ml::{Headline, ModelName, Reproduction};
 use serde_json::{Value, json};
 
-use super::Console;
+use super::{Console, model_diff};
 use crate::args::{CommonArgs, Format, ModelsAction, OutputArgs};
 use crate::diagnostic::Exit;
 use crate::format::{count, plural, size};
@@ -18,7 +18,7 @@ use crate::progress::Voice;
 pub(super) fn models(common: &CommonArgs, action: ModelsAction) -> Result<Exit> {
     let nothing = OutputArgs::default();
     let output = match &action {
-        ModelsAction::Ls { output } | ModelsAction::Show { output, .. } => output,
+        ModelsAction::Ls { output } | ModelsAction::Show { output, .. } | ModelsAction::Diff { output, .. } => output,
         ModelsAction::Rm { .. } | ModelsAction::Reproduce { .. } => &nothing,
     };
     let console = Console::new(common, output, Voice::Outcomes)?;
@@ -26,7 +26,10 @@ pub(super) fn models(common: &CommonArgs, action: ModelsAction) -> Result<Exit> 
     let done = match &action {
         ModelsAction::Ls { .. } => list(&console, &session),
         ModelsAction::Show { model, .. } => show(&console, &session, model),
-        ModelsAction::Rm { models } => models.iter().try_for_each(|model| remove(&console, &session, model)),
+        ModelsAction::Rm { models, force } => {
+            models.iter().try_for_each(|model| remove(&console, &session, model, *force))
+        }
+        ModelsAction::Diff { first, second, .. } => model_diff::diff(&console, &session, first, second),
         ModelsAction::Reproduce { model } => reproduce(&console, &session, model),
     };
     Ok(match done {
@@ -52,13 +55,20 @@ fn list(console: &Console, session: &Session) -> Result<()> {
         ("aliases", text(|model| model.aliases.join(", "))),
         ("type", text(|model| model.model_type.to_string())),
         ("label", text(|model| model.label.clone())),
+        ("metric", text(|model| model.headline.as_ref().map(headline).unwrap_or_default())),
         ("rows_trained", number(|model| model.rows.train as u64)),
+        ("seconds", Arc::new(Float64Array::from_iter_values(models.iter().map(|m| m.duration_ms as f64 / 1000.0)))),
         ("bytes", number(|model| model.bytes)),
         ("created", text(|model| model.created.clone())),
     ];
     let printer = console.printer()?;
     console.wait(printer.print_columns(columns.into_iter()))?;
     console.commit(printer)
+}
+
+/// `roc_auc 0.9123`
+fn headline(headline: &Headline) -> String {
+    format!("{} {:.4}", headline.name, headline.value)
 }
 
 fn show(console: &Console, session: &Session, model: &str) -> Result<()> {
@@ -91,6 +101,7 @@ fn properties(details: &ModelDetails) -> Vec<Vec<Option<String>>> {
         ("aliases".to_string(), summary.aliases.join(", ")),
         ("type".to_string(), summary.model_type.to_string()),
         ("label".to_string(), summary.label.clone()),
+        ("description".to_string(), summary.description.clone().unwrap_or_default()),
         ("created".to_string(), summary.created.clone()),
         ("location".to_string(), summary.location.clone()),
         (
@@ -168,8 +179,14 @@ fn reproduce(console: &Console, session: &Session, model: &str) -> Result<()> {
     }
 }
 
-fn remove(console: &Console, session: &Session, model: &str) -> Result<()> {
-    let removed = console.wait(registry::remove(session, &ModelName::parse(model)?, false))?;
+fn remove(console: &Console, session: &Session, model: &str, force: bool) -> Result<()> {
+    let name = ModelName::parse(model)?;
+    let aliases = console.wait(registry::aliases_of(session, &name))?;
+    if let (false, Some((alias, version))) = (force, aliases.first_key_value()) {
+        return Err(Error::invalid(format!("{}@{version} is what the alias {alias} names", name.name))
+            .with_hint(format!("--force removes both; ALTER MODEL {} DROP ALIAS {alias} frees it", name.name)));
+    }
+    let removed = console.wait(registry::remove(session, &name, false))?;
     console.remark(&format!("removed {} of {model}", plural(removed as u64, "version")));
     Ok(())
 }

@@ -1,7 +1,9 @@
-//! `gristmill predict MODEL DATA`: the model's predictions beside the columns of a file, through the same ML.PREDICT that
-//! scripts use.
+//! `gristmill predict MODEL DATA`: the model's predictions beside the columns of a file or of standard input, through the
+//! same ML.PREDICT that scripts use. Text is read with the types of the model's columns.
 
-use engine::{Error, Result, Script};
+use std::io::Read;
+
+use engine::{Error, Result, Script, Session};
 use ml::ModelName;
 
 use super::Console;
@@ -21,7 +23,16 @@ pub(super) fn predict(console: &Console, args: &PredictArgs) -> Result<Exit> {
     let format = settings.format.or_else(|| args.output.output.as_deref().and_then(format_of));
     // An array of probabilities in a cell would have to be taken apart by whoever reads it.
     let flat = matches!(format, Some(Format::Csv | Format::Tsv));
-    let query = ml::registry::prediction_query(&model, &args.data, args.threshold, flat);
+    let session = console.session()?;
+    let opened = match args.data.as_str() {
+        "-" => standard_input(&session),
+        data => Ok(data.to_string()),
+    };
+    let open = |data: String| console.wait(ml::registry::open_for_prediction(&session, &model, &data));
+    if let Err(error) = opened.and_then(open) {
+        return Ok(console.fail(&error));
+    }
+    let query = ml::registry::prediction_query(&model, args.threshold, flat);
     let copy = args.output.output.as_deref().and_then(|output| Some((output, stored_as(console, output)?)));
     let text = match copy {
         Some((output, format)) => {
@@ -32,10 +43,35 @@ pub(super) fn predict(console: &Console, args: &PredictArgs) -> Result<Exit> {
     let script = Script::parse("predict", text)?;
     // The engine writes what it can write itself, in parallel and to any location; the printer writes the other formats.
     let printer = if copy.is_some() { console.printer_to_stdout()? } else { console.printer()? };
-    let session = console.session()?;
     let with_report = console.verbose > 0;
     Ok(Job { console, session: &session, script: &script, parameters: vec![], with_report, generated: true }
         .run(printer))
+}
+
+/// Rows of standard input, as a file of the session; its first bytes tell the format.
+fn standard_input(session: &Session) -> Result<String> {
+    let mut bytes = Vec::new();
+    let cannot = |error: std::io::Error| Error::Usage(format!("cannot read standard input: {error}"));
+    std::io::stdin().lock().read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.is_empty() {
+        return Err(Error::Usage("standard input is empty: expected rows with the model's columns".into()));
+    }
+    let file = session.temp_dir().join(format!("standard-input.{}", ending_of(&bytes)));
+    std::fs::write(&file, bytes).map_err(cannot)?;
+    Ok(file.display().to_string())
+}
+
+/// How a file with these bytes would be called.
+fn ending_of(bytes: &[u8]) -> &'static str {
+    let first_line = bytes.split(|byte| *byte == b'\n').next().unwrap_or(bytes);
+    match bytes {
+        [b'P', b'A', b'R', b'1', ..] => "parquet",
+        [b'A', b'R', b'R', b'O', b'W', b'1', ..] => "arrow",
+        [0x1f, 0x8b, ..] => "csv.gz",
+        _ if first_line.trim_ascii_start().starts_with(b"{") => "jsonl",
+        _ if first_line.contains(&b'\t') && !first_line.contains(&b',') => "tsv",
+        _ => "csv",
+    }
 }
 
 /// The engine's name for the output's format, when the engine can write the output as it is wanted.

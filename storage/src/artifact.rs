@@ -4,6 +4,7 @@
 //! <warehouse>/models/late_flights/3/manifest.json        which files, their sizes and SHA-256: the commit point
 //! <warehouse>/models/late_flights/3/9f3c.../weights      the files, in a directory of the publisher's own
 //! <warehouse>/models/late_flights/_alias/champion.json   {"version": 3}
+//! <warehouse>/models/late_flights/_about.json            what people say of the model: {"description": "..."}
 //! <warehouse>/models/late_flights/_publishing/<id>.lock  a publisher at work
 //! ```
 //!
@@ -28,6 +29,7 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 const REMOVED: &str = "_removed";
 pub(crate) const PUBLISHING: &str = "_publishing";
 pub(crate) const ALIASES: &str = "_alias";
+const ABOUT: &str = "_about.json";
 /// The layout of an artifact's manifest; a reader refuses a newer one.
 pub(crate) const FORMAT: u32 = 1;
 /// Losing the race for a version this often means that something is wrong.
@@ -376,6 +378,34 @@ impl ArtifactStore {
         Ok(aliases)
     }
 
+    /// What people say of a model, of all its versions: names and texts.
+    ///
+    /// # Errors
+    /// The store's, and [`Error::Damaged`].
+    pub async fn about(&self, name: &str) -> Result<BTreeMap<String, String>> {
+        let home = self.home(name)?;
+        let Some(bytes) = home.get(ABOUT).await? else { return Ok(BTreeMap::new()) };
+        let record: AboutRecord =
+            sealed::unseal(&bytes).map_err(|reason| Error::damaged(home.location.join(ABOUT), reason))?;
+        Ok(record.about)
+    }
+
+    /// Says this of a model from now on; `None` takes back what was said. Of two who say something at once the last is heard.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such model; the store's.
+    pub async fn say(&self, name: &str, sayings: &[(String, Option<String>)]) -> Result<()> {
+        self.open(name, None).await?;
+        let mut about = self.about(name).await?;
+        for (what, text) in sayings {
+            match text {
+                Some(text) => about.insert(what.clone(), text.clone()),
+                None => about.remove(what),
+            };
+        }
+        self.home(name)?.put(ABOUT, sealed::seal(&AboutRecord { about })).await
+    }
+
     pub(crate) fn home(&self, name: &str) -> Result<Directory> {
         check_name(&self.root, name)?;
         Directory::open(&self.stores, &self.root.join(name).as_directory())
@@ -385,6 +415,11 @@ impl ArtifactStore {
 #[derive(Debug, Serialize, Deserialize)]
 struct AliasRecord {
     version: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct AboutRecord {
+    about: BTreeMap<String, String>,
 }
 
 fn alias_file(alias: &str) -> String {

@@ -45,6 +45,12 @@ async fn versions_go_up(stores: Stores, root: Location) {
     assert_eq!(models.aliases("m").await.unwrap(), BTreeMap::from([("champion".to_string(), 3)]));
     assert!(models.set_alias("m", "champion", 8).await.is_err());
     assert!(models.set_alias("m", "3", 3).await.unwrap_err().to_string().contains("looks like a version"));
+    let say = |what: &str, text: Option<&str>| [(what.to_string(), text.map(str::to_string))];
+    models.say("m", &say("description", Some("first"))).await.unwrap();
+    models.say("m", &say("owner", Some("anna"))).await.unwrap();
+    models.say("m", &say("description", None)).await.unwrap();
+    assert_eq!(models.about("m").await.unwrap().into_iter().collect::<Vec<_>>(), [("owner".into(), "anna".into())]);
+    assert!(models.say("none", &say("owner", None)).await.is_err());
     assert!(models.remove_alias("m", "champion").await.unwrap());
     assert!(!models.remove_alias("m", "champion").await.unwrap());
 }

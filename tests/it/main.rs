@@ -8,6 +8,7 @@
 mod cluster_process;
 mod hosts;
 mod model_files;
+mod model_versions;
 mod program;
 mod servers;
 mod upstream;

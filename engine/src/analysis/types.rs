@@ -1,5 +1,5 @@
 //! What TIMESTAMP and TIME mean: microseconds, as in PostgreSQL, DuckDB and Spark, so that every date is a timestamp. The query
-//! engine's nanoseconds begin in 1677 and end in 2262; TIMESTAMP(9) asks for them.
+//! engine's nanoseconds begin in 1677 and end in 2262; TIMESTAMP(9) asks for them. And BigQuery's names of types.
 
 use std::sync::Arc;
 
@@ -21,6 +21,10 @@ impl TypePlanner for Types {
             SqlType::Time(None, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
                 DataType::Time64(TimeUnit::Microsecond)
             }
+            // BigQuery's names. (STRING, BOOL and NUMERIC are known upstream.)
+            SqlType::Int64 => DataType::Int64,
+            SqlType::Float64 => DataType::Float64,
+            SqlType::Bytes(None) => DataType::Binary,
             _ => return Ok(None),
         };
         Ok(Some(Arc::new(Field::new("", data_type, true))))

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::IntoFuture;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::LogicalPlanBuilder;
@@ -26,6 +26,7 @@ pub struct Read<'a> {
     format: Option<String>,
     options: HashMap<String, String>,
     columns: Option<SchemaRef>,
+    told: HashMap<String, DataType>,
     partitioned_by: Vec<String>,
 }
 
@@ -52,6 +53,7 @@ impl Session {
             format: None,
             options: HashMap::new(),
             columns: None,
+            told: HashMap::new(),
             partitioned_by: Vec::new(),
         }
     }
@@ -76,6 +78,13 @@ impl Read<'_> {
         self
     }
 
+    /// Types of some columns, where the format's rows are text (CSV, JSON) and do not say them: codes of digits are text. A
+    /// value that is none of its type is an error with its row.
+    pub fn types(mut self, types: HashMap<String, DataType>) -> Self {
+        self.told = types;
+        self
+    }
+
     /// Columns that the names of directories hold (`month=3/`); found without being told in directories and globs.
     pub fn partitioned_by(mut self, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.partitioned_by = columns.into_iter().map(Into::into).collect();
@@ -92,6 +101,7 @@ impl Read<'_> {
             delta,
             options: self.options,
             columns: self.columns,
+            told: self.told,
             partition_columns: self.partitioned_by,
             ..TableSource::default()
         };

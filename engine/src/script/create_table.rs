@@ -203,6 +203,7 @@ impl Table {
             format: Some(Format::Parquet),
             delta: false,
             options: HashMap::new(),
+            told: Default::default(),
             columns: Some(Arc::clone(&self.schema)),
             partition_columns: Vec::new(),
             order: Vec::new(),

@@ -33,8 +33,9 @@ impl VisitorMut for Accesses {
     }
 }
 
-/// Rewrites one access; its parts are left as they are.
+/// Rewrites one access, or one call in BigQuery's spelling; its parts are left as they are.
 pub fn resolve(expr: &mut Expr) {
+    crate::syntax::bigquery::respell(expr);
     let Expr::CompoundFieldAccess { root, access_chain } = expr else { return };
     // Dots before the first bracket may lead to a table's column; behind it, or behind a call, they lead to a field.
     let names = if matches!(root.as_ref(), Expr::Identifier(_)) { leading_names(access_chain) } else { 0 };

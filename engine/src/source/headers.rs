@@ -20,7 +20,7 @@ use storage::{FoundFile, Location, Stores};
 use super::format::{Compression, Format};
 use super::nulls::quoted;
 use super::partition;
-use super::{FILES_AT_ONCE, Planned, TableSource, infer_schema, open, schema, within_limit};
+use super::{FILES_AT_ONCE, Planned, TableSource, infer_schema, open, schema, told, within_limit};
 use crate::error::{Error, Result};
 use crate::sink::partition::{NULL_DIRECTORY, unescaped};
 
@@ -137,7 +137,7 @@ async fn union_of(
         let files = [(first.clone(), group.files.clone())];
         schemas.push((first.to_string(), infer_schema(state, options, format, &files, &first.to_string()).await?));
     }
-    let merged = within_limit(state, schema::merged(&schemas)?);
+    let merged = within_limit(state, told::columns(schema::merged(&schemas)?, &source.told, format));
     let mut parts = Vec::with_capacity(groups.len());
     for group in groups {
         let columns = group.names.iter().map(|name| merged.field_with_name(name).cloned());

@@ -14,6 +14,7 @@ mod partition;
 mod planned;
 mod registry;
 mod schema;
+mod told;
 mod url_table;
 
 use std::collections::HashMap;
@@ -36,7 +37,8 @@ pub(crate) use catalog::FileCatalogs;
 pub(crate) use intervals::Unreadable;
 pub(crate) use planned::Planned;
 pub(crate) use registry::StoreRegistry;
-pub(crate) use url_table::{FileTables, Unopened};
+pub(crate) use told::Told;
+pub(crate) use url_table::{FileTables, Unopened, looks_like_files};
 
 use crate::delta::{self, DeltaTable};
 use crate::error::{Error, Result, near};
@@ -55,6 +57,8 @@ pub(crate) struct TableSource {
     pub(crate) options: HashMap<String, String>,
     /// Declared columns, those of partitions included; inferred when absent.
     pub(crate) columns: Option<SchemaRef>,
+    /// Types of some columns, for formats that do not say them; the others are inferred.
+    pub(crate) told: Told,
     /// Declared partition columns; inferred from `name=value` directories when empty.
     pub(crate) partition_columns: Vec<String>,
     pub(crate) order: Vec<Vec<SortExpr>>,
@@ -80,6 +84,7 @@ impl TableSource {
             delta,
             options: statement.options.clone(),
             columns: declared(&statement.schema),
+            told: Told::new(),
             partition_columns: statement.table_partition_cols.clone(),
             order: statement.order_exprs.clone(),
             constraints: statement.constraints.clone(),
@@ -129,7 +134,10 @@ pub(crate) async fn open(
     let file_format = format.reader(state, &source.options, compression)?;
 
     let infer = state.config_options().execution.listing_table_factory_infer_partitions;
-    let partitions = partition_columns(&source, &found, infer)?;
+    let partitions: Vec<(String, DataType)> = partition_columns(&source, &found, infer)?
+        .into_iter()
+        .map(|(name, kind)| (name.clone(), told::partition(&name, kind, &source.told)))
+        .collect();
     // Values that stand for NULL cannot be of another type than text: such columns are read as text and typed above.
     let with_nulls = partition::with_nulls(&files);
     let read_as = |name: &str, kind: &DataType| {
@@ -150,7 +158,10 @@ pub(crate) async fn open(
     }
     let schema = match &source.columns {
         Some(columns) => without(columns, &partitions),
-        None => infer_schema(state, &options, format, &found, &places).await?,
+        None => {
+            let found = infer_schema(state, &options, format, &found, &places).await?;
+            told::columns(found, &source.told, format)
+        }
     };
     if source.columns.is_none() {
         check_order(&source.order, &schema)?;
@@ -176,7 +187,7 @@ pub(crate) async fn open(
         let directory = format::Nulls::Text(NULL_DIRECTORY.to_string());
         table = nulls::view(table, &Arc::new(Schema::new(fields)), &directory)?;
     }
-    Ok(table)
+    Ok(told::written_out(table, &source.told, format)?)
 }
 
 /// Takes those OPTIONS out that say how a store is asked.

@@ -71,7 +71,7 @@ pub(crate) struct Unopened {
 }
 
 /// A path, a URL, or a name that ends like a data file.
-fn looks_like_files(name: &str) -> bool {
+pub(crate) fn looks_like_files(name: &str) -> bool {
     let (stem, _) = Compression::strip(name);
     name.contains('/') || name.contains('*') || Format::of_name(stem).is_some()
 }

@@ -2,6 +2,7 @@
 //! the parsed statement, where the planner would drop or misread a part of it. What comes out is planned as it is written,
 //! or it was refused with its place.
 
+pub(crate) mod bigquery;
 pub(crate) mod clauses;
 mod escapes;
 pub(crate) mod from_first;

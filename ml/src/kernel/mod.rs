@@ -1,8 +1,9 @@
 //! Matrix products: which code computes them, whether it is right, and how fast.
 //!
 //! A [`Kernel`] multiplies contiguous row-major matrices with explicit transposes on the calling thread alone;
-//! parallelism is the training loop's. [`choose`] checks the answers on fixed products, times a few shapes and settles
-//! on one kernel for the process. Equal bits are promised on one kernel: its fingerprint says which one it was.
+//! parallelism is the training loop's. [`choose`] checks the answers on fixed products and settles on one kernel for the
+//! process: the one written in Rust where it knows the processor, so that a machine settles on the same one each time, busy or
+//! not. Equal bits are promised on one kernel: its fingerprint says which one it was.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ mod native;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KernelChoice {
-    /// The faster one of those that answer right.
+    /// The one written in Rust, unless it answers wrong or has no instructions for the processor.
     #[default]
     Auto,
     /// The BLAS library that the program was linked with.
@@ -148,15 +149,46 @@ impl std::fmt::Display for ChosenKernel {
     }
 }
 
+/// What is known of the kernels of this build on this machine.
+struct Probed {
+    kernels: Vec<(Kernel, Result<ChosenKernel, String>)>,
+    /// The one for [`KernelChoice::Auto`].
+    auto: Result<ChosenKernel, String>,
+}
+
+impl Probed {
+    fn new() -> Self {
+        let products: Vec<Checked> = CHECKED.iter().copied().map(Checked::new).collect();
+        let kernels: Vec<_> = Kernel::ALL.iter().map(|kernel| (*kernel, probe(*kernel, &products))).collect();
+        let auto = preferred(&kernels, native_knows_the_processor());
+        Probed { kernels, auto }
+    }
+}
+
+/// The first that answers right: the kernel written in Rust where it has instructions for this processor, else another. Speeds
+/// are not asked: two kernels of about one speed would win in turns, and each makes other bytes.
+fn preferred(kernels: &[(Kernel, Result<ChosenKernel, String>)], native_first: bool) -> Result<ChosenKernel, String> {
+    let native = kernels.iter().filter(|(kernel, _)| *kernel == Kernel::Native);
+    let others = kernels.iter().filter(|(kernel, _)| *kernel != Kernel::Native);
+    let in_order: Vec<_> = if native_first { native.chain(others).collect() } else { others.chain(native).collect() };
+    let right = in_order.iter().find_map(|(_, probed)| probed.as_ref().ok());
+    right.cloned().ok_or_else(|| kernels[0].1.clone().err().unwrap_or_default())
+}
+
+/// Whether the native kernel has vector instructions for this processor.
+fn native_knows_the_processor() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    return cfg!(target_arch = "aarch64");
+}
+
 /// The kernel for `choice`; the probing is done once per process.
 pub fn choose(choice: KernelChoice) -> Result<ChosenKernel> {
-    static PROBED: OnceLock<Vec<(Kernel, Result<ChosenKernel, String>)>> = OnceLock::new();
-    let probed = PROBED.get_or_init(|| {
-        let products: Vec<Checked> = CHECKED.iter().copied().map(Checked::new).collect();
-        Kernel::ALL.iter().map(|kernel| (*kernel, probe(*kernel, &products))).collect()
-    });
+    static PROBED: OnceLock<Probed> = OnceLock::new();
+    let probed = PROBED.get_or_init(Probed::new);
     let wanted = |name: &str| -> Result<ChosenKernel> {
-        match probed.iter().find(|(kernel, _)| kernel.name() == name) {
+        match probed.kernels.iter().find(|(kernel, _)| kernel.name() == name) {
             Some((_, Ok(chosen))) => Ok(chosen.clone()),
             Some((_, Err(reason))) => Err(Error::invalid(reason.clone())),
             None => Err(Error::invalid(format!("matrix kernel '{name}' is not part of this build"))
@@ -166,13 +198,7 @@ pub fn choose(choice: KernelChoice) -> Result<ChosenKernel> {
     match choice {
         KernelChoice::Native => wanted("native"),
         KernelChoice::Blas => wanted("blas"),
-        KernelChoice::Auto => {
-            let right = probed.iter().filter_map(|(_, result)| result.as_ref().ok());
-            match right.max_by(|x, y| x.gflops.total_cmp(&y.gflops)) {
-                Some(fastest) => Ok(fastest.clone()),
-                None => wanted("native"),
-            }
-        }
+        KernelChoice::Auto => probed.auto.clone().map_err(Error::invalid),
     }
 }
 
@@ -239,8 +265,12 @@ fn probe(kernel: Kernel, products: &[Checked]) -> Result<ChosenKernel, String> {
             hash.update(&got.to_le_bytes());
         }
     }
-    let gflops = TIMED.iter().map(|shape| time(kernel, *shape)).sum::<f64>() / TIMED.len() as f64;
-    Ok(ChosenKernel { kernel, gflops, fingerprint: format!("{}-{:016x}", kernel.name(), hash.digest()) })
+    Ok(ChosenKernel { kernel, gflops: speed(kernel), fingerprint: format!("{}-{:016x}", kernel.name(), hash.digest()) })
+}
+
+/// Mean GFLOP/s over the timed shapes.
+fn speed(kernel: Kernel) -> f64 {
+    TIMED.iter().map(|shape| time(kernel, *shape)).sum::<f64>() / TIMED.len() as f64
 }
 
 /// GFLOP/s of one shape: the best call of those that fit the time.
@@ -338,6 +368,27 @@ mod tests {
         choose(KernelChoice::Auto).unwrap();
         let error = "blass".parse::<KernelChoice>().unwrap_err();
         assert!(matches!(error, Error::Invalid { hint: Some(hint), .. } if hint.contains("'blas'")));
+    }
+
+    #[test]
+    fn the_automatic_kernel_does_not_depend_on_speed() {
+        let native = choose(KernelChoice::Native).unwrap();
+        for gflops in [0.001, 1e9] {
+            let right = [(Kernel::Native, Ok(ChosenKernel { gflops, ..native.clone() }))];
+            assert_eq!(preferred(&right, true).unwrap().kernel, Kernel::Native);
+            assert_eq!(preferred(&right, false).unwrap().kernel, Kernel::Native, "there is no other");
+        }
+        let wrong = [(Kernel::Native, Err("wrong".to_string()))];
+        assert_eq!(preferred(&wrong, true), Err("wrong".to_string()));
+        #[cfg(feature = "blas")]
+        {
+            let blas = ChosenKernel { kernel: Kernel::Blas, ..native.clone() };
+            let both = [(Kernel::Native, Ok(native.clone())), (Kernel::Blas, Ok(blas.clone()))];
+            assert_eq!(preferred(&both, true).unwrap().kernel, Kernel::Native);
+            assert_eq!(preferred(&both, false).unwrap().kernel, Kernel::Blas);
+            let one = [(Kernel::Native, Err("wrong".to_string())), (Kernel::Blas, Ok(blas))];
+            assert_eq!(preferred(&one, true).unwrap().kernel, Kernel::Blas);
+        }
     }
 
     #[cfg(not(feature = "blas"))]

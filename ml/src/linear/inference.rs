@@ -16,9 +16,50 @@ pub struct Inference {
     pub standard_errors: Vec<f64>,
     /// [D], then the intercept's: the probability of a coefficient this far from 0 if the true one is 0 (two-sided).
     pub p_values: Vec<f64>,
+    /// Covariances of [D] coefficients and the intercept, the lower triangle row by row; empty in models of before these were
+    /// kept. They give the error of any combination, such as the intercept in other units.
+    #[serde(default)]
+    pub covariances: Vec<f64>,
+    /// Degrees of freedom of Student's t; infinite for the normal distribution.
+    #[serde(default)]
+    pub freedom: f64,
 }
 
 impl Inference {
+    /// The variance of Σ x β over (number of the coefficient, x); `None` without covariances.
+    pub fn variance(&self, combination: &[(usize, f64)]) -> Option<f64> {
+        let covariance = |i: usize, j: usize| self.covariances.get(i.max(j) * (i.max(j) + 1) / 2 + i.min(j));
+        let mut sum = 0.0;
+        for (i, x) in combination {
+            for (j, y) in combination {
+                sum += x * y * covariance(*i, *j)?;
+            }
+        }
+        Some(sum)
+    }
+
+    /// The p-value of a coefficient with this standard error; `None` without covariances.
+    pub fn p_value(&self, coefficient: f64, standard_error: f64) -> Option<f64> {
+        let t = coefficient / standard_error;
+        let p = if self.freedom.is_finite() { two_sided_p(t, self.freedom) } else { two_sided_normal(t) };
+        (!self.covariances.is_empty()).then_some(p)
+    }
+
+    /// From the covariance of coefficients numbered alike, the intercept's number being the last.
+    fn new(
+        count: usize,
+        freedom: f64,
+        parameters: &Parameters,
+        mut covariances_of: impl FnMut(usize) -> Vec<f64>,
+    ) -> Self {
+        let rows: Vec<Vec<f64>> = (0..count).map(&mut covariances_of).collect();
+        let standard_errors: Vec<f64> = rows.iter().enumerate().map(|(i, row)| row[i].sqrt()).collect();
+        let p = |t: f64| if freedom.is_finite() { two_sided_p(t, freedom) } else { two_sided_normal(t) };
+        let p_values = standard_errors.iter().zip(&parameters.values).map(|(s, w)| p(w / s)).collect();
+        let covariances = rows.iter().enumerate().flat_map(|(i, row)| row[..=i].iter().copied()).collect();
+        Inference { standard_errors, p_values, covariances, freedom }
+    }
+
     /// Of linear regression, from the factored, centred XᵀX, the inputs' means, the residual sum of squares and the number of
     /// rows.
     pub(super) fn of_least_squares(
@@ -37,20 +78,18 @@ impl Inference {
             return Err(Error::invalid(format!("p-values of {d} coefficients need more than {rows} rows")));
         }
         let variance = residual_squares / freedom;
-        let mut variances: Vec<f64> = (0..d)
-            .map(|i| {
-                let mut unit = vec![0.0; d];
-                unit[i] = 1.0;
-                variance * factor.solve(&unit)[i]
-            })
-            .collect();
-        if intercept {
-            variances.push(variance * (1.0 / rows + matrix::dot(means, &factor.solve(means))));
-        }
-        let standard_errors: Vec<f64> = variances.iter().map(|v| v.sqrt()).collect();
-        let p_values =
-            standard_errors.iter().zip(&parameters.values).map(|(s, w)| two_sided_p(w / s, freedom)).collect();
-        Ok(Inference { standard_errors, p_values })
+        // b = ȳ - w·x̄, and ȳ is independent of w.
+        let row = |i: usize| {
+            let direction = match i < d {
+                true => unit(d, i),
+                false => means.iter().map(|mean| -mean).collect(),
+            };
+            let mut row = factor.solve(&direction);
+            let with_intercept = -matrix::dot(means, &row) + if i < d { 0.0 } else { 1.0 / rows };
+            row.push(with_intercept);
+            row.iter().map(|value| variance * value).collect()
+        };
+        Ok(Inference::new(d + usize::from(intercept), freedom, parameters, row))
     }
 
     /// Of logistic regression, from the Hessian [n x n] at the minimum, n = D + 1, in which the dense inputs are relative to
@@ -66,19 +105,28 @@ impl Inference {
         let intercept = run.plan.fit_intercept;
         let factor = matrix::Factor::new(n, hessian, COLLINEAR);
         refuse_explained(run, factor.explained().filter(|column| intercept || *column < d))?;
-        let variance = |direction: &[f64]| matrix::dot(direction, &factor.solve(direction));
-        let unit = |i: usize| (0..n).map(|j| f64::from(u8::from(i == j))).collect::<Vec<f64>>();
-        let mut variances: Vec<f64> = (0..d).map(|i| variance(&unit(i))).collect();
-        if intercept {
-            // b = b' - w·x̄, b' the intercept of the inputs relative to their means.
-            let mut direction = unit(d);
-            direction.iter_mut().zip(means).for_each(|(x, mean)| *x = -mean);
-            variances.push(variance(&direction));
-        }
-        let standard_errors: Vec<f64> = variances.iter().map(|v| v.sqrt()).collect();
-        let p_values = standard_errors.iter().zip(&parameters.values).map(|(s, w)| two_sided_normal(w / s)).collect();
-        Ok(Inference { standard_errors, p_values })
+        // b = b' - w·x̄, b' the intercept of the inputs relative to their means.
+        let direction = |i: usize| -> Vec<f64> {
+            let mut direction = unit(n, i);
+            if i == d {
+                direction.iter_mut().zip(means).for_each(|(x, mean)| *x = -mean);
+            }
+            direction
+        };
+        let of_intercept = direction(d);
+        let row = |i: usize| {
+            let mut row = factor.solve(&direction(i));
+            row[d] = matrix::dot(&of_intercept, &row);
+            row
+        };
+        Ok(Inference::new(d + usize::from(intercept), f64::INFINITY, parameters, row))
     }
+}
+
+fn unit(n: usize, i: usize) -> Vec<f64> {
+    let mut unit = vec![0.0; n];
+    unit[i] = 1.0;
+    unit
 }
 
 /// An input that others explain has no coefficient of its own. `column` is D for the intercept.

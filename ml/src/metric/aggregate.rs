@@ -69,8 +69,10 @@ impl Answer {
     }
 }
 
-const EVALUATION: [&str; 6] = ["precision", "recall", "accuracy", "f1_score", "log_loss", "roc_auc"];
-const REGRESSION: [&str; 6] = [
+/// The columns of ML.EVALUATE for classifiers.
+pub(crate) const EVALUATION: [&str; 6] = ["precision", "recall", "accuracy", "f1_score", "log_loss", "roc_auc"];
+/// The same for regressors.
+pub(crate) const REGRESSION: [&str; 6] = [
     "mean_absolute_error",
     "mean_squared_error",
     "mean_squared_log_error",
@@ -294,7 +296,9 @@ impl Accumulator for ClassifierAccumulator {
                     let (positives, negatives) =
                         ([point.true_positives, point.false_positives], [point.true_negatives, point.false_negatives]);
                     let counts = positives.into_iter().chain(negatives).map(|n| ScalarValue::Int64(Some(n as i64)));
-                    structure(roc_fields(), rates.into_iter().map(|x| ScalarValue::Float64(Some(x))).chain(counts))
+                    // A rate of no rows is none.
+                    let rates = rates.map(|x| ScalarValue::Float64(Some(x).filter(|x| !x.is_nan())));
+                    structure(roc_fields(), rates.into_iter().chain(counts))
                 });
                 let points = points.collect::<Result<Vec<_>>>()?;
                 Ok(ScalarValue::List(ScalarValue::new_list_nullable(&points, &DataType::Struct(roc_fields()))))
@@ -384,8 +388,8 @@ impl Accumulator for RegressorAccumulator {
             Some(report.mean_squared_error),
             report.mean_squared_log_error,
             Some(report.median_absolute_error),
-            Some(report.r2_score),
-            Some(report.explained_variance),
+            report.r2_score,
+            report.explained_variance,
         ];
         structure(doubles(&REGRESSION), values.map(ScalarValue::Float64))
     }

@@ -11,6 +11,7 @@ mod classification;
 mod regression;
 
 pub use aggregate::{ClassifierAggregate, RegressorAggregate, aggregates};
+pub(crate) use aggregate::{EVALUATION, REGRESSION};
 pub use classification::{ClassificationMetrics, ClassificationReport, RocPoint, predicted_class};
 pub use regression::{RegressionMetrics, RegressionReport};
 

@@ -32,10 +32,10 @@ pub struct RegressionReport {
     pub mean_squared_log_error: Option<f64>,
     /// Median of |y - p|.
     pub median_absolute_error: f64,
-    /// 1 - Σ(y - p)² / Σ(y - ȳ)²; for constant labels 1 when all are met, else 0.
-    pub r2_score: f64,
-    /// 1 - Var(y - p) / Var(y); for constant labels 1 when the error is constant, else 0.
-    pub explained_variance: f64,
+    /// 1 - Σ(y - p)² / Σ(y - ȳ)²; for constant labels 1 when all are met, else 0. `None` of one row.
+    pub r2_score: Option<f64>,
+    /// 1 - Var(y - p) / Var(y); for constant labels 1 when the error is constant, else 0. `None` of one row.
+    pub explained_variance: Option<f64>,
 }
 
 impl RegressionMetrics {
@@ -85,14 +85,16 @@ impl RegressionMetrics {
             (false, true) => 0.0,
         };
         let variation = self.labels.squared_deviations()?;
+        // One row has no variation to be explained.
+        let varies = self.errors.count > 1;
         Some(RegressionReport {
             rows: self.errors.count,
             mean_absolute_error: self.absolute_sum.value() / n,
             mean_squared_error: self.errors.sum_of_squares() / n,
             mean_squared_log_error: (self.without_log == 0).then(|| self.log_squares.value() / n),
             median_absolute_error: self.absolute.quantiles(&[0.5])?[0],
-            r2_score: unexplained(self.errors.sum_of_squares(), variation),
-            explained_variance: unexplained(self.errors.squared_deviations()?, variation),
+            r2_score: varies.then(|| unexplained(self.errors.sum_of_squares(), variation)),
+            explained_variance: varies.then_some(unexplained(self.errors.squared_deviations()?, variation)),
         })
     }
 

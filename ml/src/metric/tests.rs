@@ -63,8 +63,8 @@ fn regressors_as_scikit_learn() {
         close(&case, "mean_absolute_error", report.mean_absolute_error);
         close(&case, "mean_squared_error", report.mean_squared_error);
         close(&case, "median_absolute_error", report.median_absolute_error);
-        close(&case, "r2_score", report.r2_score);
-        close(&case, "explained_variance", report.explained_variance);
+        close(&case, "r2_score", report.r2_score.unwrap_or(f64::NAN));
+        close(&case, "explained_variance", report.explained_variance.unwrap_or(f64::NAN));
         match report.mean_squared_log_error {
             Some(value) => close(&case, "mean_squared_log_error", value),
             None => assert!(case["mean_squared_log_error"].is_null()),

@@ -16,6 +16,8 @@ use crate::transform::LabelScale;
 /// Tensors of a linear model that was trained with CALCULATE_P_VALUES.
 const STANDARD_ERRORS: &str = "standard_errors";
 const P_VALUES: &str = "p_values";
+const COVARIANCES: &str = "covariances";
+const FREEDOM: &str = "degrees_of_freedom";
 
 /// What was trained.
 #[derive(Debug, Clone)]
@@ -88,8 +90,14 @@ impl Trained {
                     ("coefficients".into(), Dtype::F64, vec![inputs, outputs], bytes(&model.coefficients)),
                     ("intercepts".into(), Dtype::F64, vec![outputs], bytes(&model.intercepts)),
                 ];
-                if let Some(Inference { standard_errors, p_values }) = &model.inference {
-                    for (name, values) in [(STANDARD_ERRORS, standard_errors), (P_VALUES, p_values)] {
+                if let Some(Inference { standard_errors, p_values, covariances, freedom }) = &model.inference {
+                    let parts: [(&str, &[f64]); 4] = [
+                        (STANDARD_ERRORS, standard_errors),
+                        (P_VALUES, p_values),
+                        (COVARIANCES, covariances),
+                        (FREEDOM, std::slice::from_ref(freedom)),
+                    ];
+                    for (name, values) in parts {
                         tensors.push((name.into(), Dtype::F64, vec![values.len()], bytes(values)));
                     }
                 }
@@ -135,6 +143,14 @@ impl Trained {
                     Ok(view) => Some(Inference {
                         standard_errors: floats(STANDARD_ERRORS, view.shape())?,
                         p_values: floats(P_VALUES, view.shape())?,
+                        covariances: match file.tensor(COVARIANCES) {
+                            Ok(view) => floats(COVARIANCES, view.shape())?,
+                            Err(_) => Vec::new(),
+                        },
+                        freedom: match file.tensor(FREEDOM) {
+                            Ok(_) => floats(FREEDOM, &[1])?[0],
+                            Err(_) => f64::INFINITY,
+                        },
                     }),
                     Err(_) => None,
                 };

@@ -11,8 +11,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Float64Array, RecordBatch, UInt64Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{AsArray, Float64Array, RecordBatch, UInt64Array};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
 use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::FileWriter;
 use engine::{Error, Result};
@@ -162,6 +162,13 @@ pub(crate) fn from_parquet(bytes: bytes::Bytes) -> Result<Vec<RecordBatch>> {
     let reader =
         ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(parquet_error)?.build().map_err(parquet_error)?;
     reader.collect::<Result<_, _>>().map_err(arrow_error)
+}
+
+/// Wall time of all iterations of a loss curve.
+pub(crate) fn curve_ms(curve: &[RecordBatch]) -> u64 {
+    let durations = curve.iter().filter_map(|batch| batch.column_by_name("duration_ms"));
+    let sums = durations.filter_map(|column| arrow::compute::sum(column.as_primitive::<Float64Type>()));
+    sums.sum::<f64>().round() as u64
 }
 
 /// MLflow's descriptor: enough for its tools to list the model and its signature.

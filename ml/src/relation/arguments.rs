@@ -38,6 +38,21 @@ pub(super) struct Settings {
     pub(super) threshold: Option<f64>,
     /// `TRUE AS probs_as_columns`.
     pub(super) probs_as_columns: bool,
+    /// `TRUE AS standardize`.
+    pub(super) standardize: bool,
+}
+
+/// The settings that a function takes, each with a call that shows it.
+fn settings_of(function: &str) -> &'static [(&'static str, &'static str)] {
+    const THRESHOLD: (&str, &str) = ("threshold", "STRUCT(0.5 AS threshold)");
+    match function {
+        "PREDICT" => &[THRESHOLD, ("probs_as_columns", "STRUCT(TRUE AS probs_as_columns)")],
+        "EVALUATE" | "CONFUSION_MATRIX" => &[THRESHOLD],
+        // It is told where thresholds belong.
+        "ROC_CURVE" => &[THRESHOLD],
+        "WEIGHTS" | "ADVANCED_WEIGHTS" => &[("standardize", "STRUCT(TRUE AS standardize)")],
+        _ => &[],
+    }
 }
 
 impl Arguments {
@@ -144,31 +159,37 @@ pub(super) fn wrong(function: &str, what: &str) -> datafusion::error::DataFusion
 }
 
 fn read_settings(function: &str, values: &[SqlExpr]) -> Result<Settings> {
-    let known: &[&str] = if function == "PREDICT" { &["threshold", "probs_as_columns"] } else { &["threshold"] };
+    let known = settings_of(function);
+    let Some((_, example)) = known.first() else {
+        return Err(wrong(function, "it takes no settings"));
+    };
     let mut settings = Settings::default();
     for value in values {
         let SqlExpr::Named { expr, name } = value else {
-            return Err(wrong(function, "settings have names: STRUCT(0.5 AS threshold)"));
+            return Err(wrong(function, &format!("settings have names: {example}")));
         };
         let name = name.value.to_lowercase();
         let expected = |what: &str| wrong(function, &format!("{name}: expected {what}, got {expr}"));
+        let truth = || match constants::value(expr) {
+            Ok(ScalarValue::Boolean(Some(wanted))) => Ok(wanted),
+            _ => Err(expected("TRUE or FALSE")),
+        };
+        if !known.iter().any(|(known, _)| *known == name) {
+            let error = Error::invalid(format!("ML.{function}: there is no setting {name}"));
+            let examples = || known.iter().map(|(_, example)| *example).collect::<Vec<_>>().join(", ");
+            return Err(invalid(match near(&name, known.iter().map(|(known, _)| *known)) {
+                Some(known) => error.with_hint(format!("did you mean {known}?")),
+                None => error.with_hint(format!("there is {}", examples())),
+            }));
+        }
         match name.as_str() {
             "threshold" => {
                 let number = constants::value(expr).ok().as_ref().and_then(constants::number);
                 let threshold = number.filter(|x| (0.0..=1.0).contains(x));
                 settings.threshold = Some(threshold.ok_or_else(|| expected("a number from 0 to 1"))?);
             }
-            "probs_as_columns" if known.contains(&"probs_as_columns") => match constants::value(expr) {
-                Ok(ScalarValue::Boolean(Some(wanted))) => settings.probs_as_columns = wanted,
-                _ => return Err(expected("TRUE or FALSE")),
-            },
-            _ => {
-                let error = Error::invalid(format!("ML.{function}: there is no setting {name}"));
-                return Err(invalid(match near(&name, known.iter().copied()) {
-                    Some(known) => error.with_hint(format!("did you mean {known}?")),
-                    None => error.with_hint("there is STRUCT(0.5 AS threshold)"),
-                }));
-            }
+            "probs_as_columns" => settings.probs_as_columns = truth()?,
+            _ => settings.standardize = truth()?,
         }
     }
     Ok(settings)

@@ -1,7 +1,7 @@
 //! `ML.CONFUSION_MATRIX` and `ML.ROC_CURVE`, of data or of the held-out rows.
 
 use arrow::datatypes::DataType;
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{Column, Result, ScalarValue, UnnestOptions};
 use datafusion::functions::core::expr_fn::{coalesce, get_field};
 use datafusion::functions_nested::expr_fn::array_element;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit};
@@ -64,9 +64,11 @@ pub(super) fn plan_roc(arguments: Arguments) -> Result<LogicalPlan> {
     });
     let call = [column("label"), column("scores")].into_iter().chain(thresholds);
     let call = aggregate("gm_roc_curve")?.call(call.collect());
+    // Of no rows there is no curve.
+    let without_nulls = UnnestOptions::new().with_preserve_nulls(false);
     let curve = LogicalPlanBuilder::from(scored(&arguments)?)
         .aggregate(Vec::<Expr>::new(), [call.alias(CURVE)])?
-        .unnest_column(CURVE)?
+        .unnest_columns_with_options(vec![Column::new_unqualified(CURVE)], without_nulls)?
         .build()?;
     let DataType::Struct(fields) = curve.schema().field(0).data_type().clone() else {
         return Err(wrong(&arguments.function, "the points of the curve are no structs"));

@@ -14,6 +14,7 @@ use engine::Error;
 
 use super::arguments::{Arguments, wrong};
 use super::functions::column;
+use super::units::Units;
 use super::{invalid, rows_plan};
 use crate::linear::LinearModel;
 use crate::model::Predictor;
@@ -100,7 +101,7 @@ pub(super) fn plan_weights(arguments: Arguments) -> Result<LogicalPlan> {
     let Some((predictor, model)) = linear_model(&arguments)? else {
         return rows_plan("weights", weights_schema(false), vec![]);
     };
-    let batch = weights(predictor, model)?;
+    let batch = weights(predictor, model, &units(&arguments, predictor, model))?;
     rows_plan("weights", batch.schema(), vec![batch])
 }
 
@@ -124,28 +125,41 @@ pub(super) fn plan_advanced_weights(arguments: Arguments) -> Result<LogicalPlan>
         return Err(invalid(error.with_hint("train it with OPTIONS (calculate_p_values = TRUE, ...)")));
     };
     let names = &predictor.transform.layout().names;
+    let units = units(&arguments, predictor, model);
     let (mut inputs, mut categories, mut columns) = (Vec::new(), Vec::new(), vec![]);
     for weighted in weighted_features(predictor) {
         for input in weighted.inputs.clone() {
-            inputs.push(weighted.name.to_string());
-            let category = (!weighted.is_single).then(|| category(&names[input], weighted.name).to_string());
+            let name = &weighted.feature.name;
+            inputs.push(name.clone());
+            let category = (!weighted.is_single).then(|| category(&names[input], name).to_string());
             categories.push(category);
             columns.push(input);
         }
     }
-    let of = |values: &[f64]| columns.iter().map(|input| Some(values[*input])).collect::<Vec<_>>();
-    let mut numbers = [of(&model.coefficients), of(&inference.standard_errors), of(&inference.p_values)];
+    let of =
+        |values: &[f64]| columns.iter().map(|input| Some(units.weight(*input, values[*input]))).collect::<Vec<_>>();
+    let p_values = columns.iter().map(|input| Some(inference.p_values[*input])).collect();
+    let mut numbers = [of(&model.coefficients), of(&inference.standard_errors), p_values];
     // Without an intercept there is no row for it.
-    if let Some(at) = inference.standard_errors.len().checked_sub(1).filter(|at| *at == model.coefficients.len()) {
+    if inference.standard_errors.len() > model.coefficients.len() {
         inputs.push(INTERCEPT.to_string());
         categories.push(None);
-        let values = [model.intercepts[0], inference.standard_errors[at], inference.p_values[at]];
-        numbers.iter_mut().zip(values).for_each(|(column, value)| column.push(Some(value)));
+        let (error, p_value) = units.intercept_inference(model, inference).unzip();
+        let values = [Some(units.intercept(model, 0)), error, p_value];
+        numbers.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
     }
     let [weights, errors, p_values] = numbers.map(|column| Arc::new(Float64Array::from(column)) as ArrayRef);
     let columns: Vec<ArrayRef> =
         vec![Arc::new(StringArray::from(inputs)), Arc::new(StringArray::from(categories)), weights, errors, p_values];
     rows_plan("advanced_weights", schema.clone(), vec![RecordBatch::try_new(schema, columns)?])
+}
+
+/// Those of the columns, unless `TRUE AS standardize` asks for those of the standardised inputs.
+fn units(arguments: &Arguments, predictor: &Predictor, model: &LinearModel) -> Units {
+    match arguments.settings.standardize {
+        true => Units::of_the_model(model),
+        false => Units::of_the_columns(predictor, model),
+    }
 }
 
 /// The model, which must be a linear one; `None` while it is only planned.
@@ -169,14 +183,14 @@ fn linear_model(arguments: &Arguments) -> Result<Option<(&Predictor, &LinearMode
 const INTERCEPT: &str = "__INTERCEPT__";
 
 /// A feature with the inputs of the model that it becomes.
-struct WeightedFeature<'a> {
-    name: &'a str,
-    inputs: Range<usize>,
+pub(super) struct WeightedFeature<'a> {
+    pub(super) feature: &'a Feature,
+    pub(super) inputs: Range<usize>,
     /// Whether it is one number, so that it has one weight and no categories.
     is_single: bool,
 }
 
-fn weighted_features(predictor: &Predictor) -> Vec<WeightedFeature<'_>> {
+pub(super) fn weighted_features(predictor: &Predictor) -> Vec<WeightedFeature<'_>> {
     let offsets = predictor.transform.layout().group_offsets();
     let (mut dense, mut bag, mut group) = (0, predictor.transform.layout().dense, 0);
     let weighted = |feature: &Feature| match group_width(feature) {
@@ -201,10 +215,10 @@ fn weighted_features(predictor: &Predictor) -> Vec<WeightedFeature<'_>> {
     let features = predictor.transform.features();
     let inputs: Vec<(Range<usize>, bool)> = features.iter().map(weighted).collect();
     let named = features.iter().zip(inputs);
-    named.map(|(feature, (inputs, is_single))| WeightedFeature { name: &feature.name, inputs, is_single }).collect()
+    named.map(|(feature, (inputs, is_single))| WeightedFeature { feature, inputs, is_single }).collect()
 }
 
-fn weights(predictor: &Predictor, model: &LinearModel) -> Result<RecordBatch> {
+fn weights(predictor: &Predictor, model: &LinearModel, units: &Units) -> Result<RecordBatch> {
     let outputs = model.kind.outputs();
     let classes = predictor.shape().classes.clone().filter(|_| outputs > 1);
     let schema = weights_schema(classes.is_some());
@@ -215,11 +229,11 @@ fn weights(predictor: &Predictor, model: &LinearModel) -> Result<RecordBatch> {
     let mut categories = ListBuilder::new(structs);
     let layout = predictor.transform.layout();
     let features = weighted_features(predictor);
-    let coefficient = |input: usize, output: usize| model.coefficients[input * outputs + output];
+    let coefficient = |input: usize, output: usize| units.weight(input, model.coefficients[input * outputs + output]);
     for output in 0..outputs {
         let class = classes.as_ref().map(|classes| classes[output].clone());
-        for WeightedFeature { name, inputs, is_single } in &features {
-            names.push(name.to_string());
+        for WeightedFeature { feature: Feature { name, .. }, inputs, is_single } in &features {
+            names.push(name.clone());
             class_labels.push(class.clone());
             values.push(is_single.then(|| coefficient(inputs.start, output)));
             if *is_single {
@@ -239,7 +253,7 @@ fn weights(predictor: &Predictor, model: &LinearModel) -> Result<RecordBatch> {
             categories.append(true);
         }
         names.push(INTERCEPT.into());
-        values.push(Some(model.intercepts[output]));
+        values.push(Some(units.intercept(model, output)));
         class_labels.push(class);
         categories.append(false);
     }
@@ -249,6 +263,23 @@ fn weights(predictor: &Predictor, model: &LinearModel) -> Result<RecordBatch> {
         columns.push(Arc::new(StringArray::from(class_labels)));
     }
     Ok(RecordBatch::try_new(schema, columns)?)
+}
+
+/// Every coefficient by the name of its input, and of its class where there are more than two, in units of the columns.
+pub(crate) fn named_weights(predictor: &Predictor, model: &LinearModel) -> Vec<(String, f64)> {
+    let units = Units::of_the_columns(predictor, model);
+    let outputs = model.kind.outputs();
+    let classes = predictor.shape().classes.clone().filter(|_| outputs > 1);
+    let mut named = Vec::new();
+    for output in 0..outputs {
+        let of = classes.as_ref().map_or(String::new(), |classes| format!(" of {}", classes[output]));
+        for (input, name) in predictor.transform.layout().names.iter().enumerate() {
+            let weight = units.weight(input, model.coefficients[input * outputs + output]);
+            named.push((format!("{name}{of}"), weight));
+        }
+        named.push((format!("{INTERCEPT}{of}"), units.intercept(model, output)));
+    }
+    named
 }
 
 /// `carrier=AA` of the feature `carrier` is the category `AA`.

@@ -9,6 +9,7 @@ mod information;
 pub(crate) mod models_table;
 mod predict;
 mod rewrite;
+mod units;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use engine::{Error, near};
 
 use arguments::Arguments;
 pub(crate) use functions::{scalar_functions, score_arrays, score_fields};
+pub(crate) use information::named_weights;
 pub(crate) use rewrite::ModelNames;
 
 /// Begins the literal that stands for a model.

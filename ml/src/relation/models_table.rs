@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session as CatalogSession, TableProvider};
@@ -31,7 +31,11 @@ fn schema() -> SchemaRef {
         text("creation_time"),
         count("training_rows"),
         count("evaluation_rows"),
+        text("metric"),
+        Field::new("metric_value", DataType::Float64, true),
+        count("duration_ms"),
         count("bytes"),
+        text("description"),
         text("location"),
     ]))
 }
@@ -58,7 +62,11 @@ pub(crate) async fn batch(store: &ArtifactStore) -> engine::Result<RecordBatch> 
         text(&|m| m.created.clone()),
         count(&|m| m.rows.train as u64),
         count(&|m| m.rows.eval as u64),
+        Arc::new(models.iter().map(|m| m.headline.as_ref().map(|h| h.name)).collect::<StringArray>()),
+        Arc::new(models.iter().map(|m| m.headline.as_ref().map(|h| h.value)).collect::<Float64Array>()),
+        count(&|m| m.duration_ms),
         count(&|m| m.bytes),
+        Arc::new(models.iter().map(|m| m.description.clone()).collect::<StringArray>()),
         text(&|m| m.location.clone()),
     ];
     RecordBatch::try_new(schema(), columns).map_err(|error| engine::Error::Query(error.into()))

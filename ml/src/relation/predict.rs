@@ -66,17 +66,10 @@ pub(super) fn plan_transform(arguments: Arguments) -> Result<LogicalPlan> {
 pub(super) fn check_columns(arguments: &Arguments, data: &LogicalPlan) -> Result<()> {
     let shape: &ModelShape = arguments.shape();
     let names = || data.schema().fields().iter().map(|field| field.name().as_str());
-    for input in &shape.inputs {
-        if !names().any(|name| name == input.name) {
-            let error = Error::invalid(format!(
-                "ML.{}: the data has no column {}, which the model {} reads",
-                arguments.function, input.name, shape.name
-            ));
-            return Err(invalid(match near(&input.name, names()) {
-                Some(name) => error.with_hint(format!("is it the column {name}?")),
-                None => error.with_hint(format!("its columns are {}", names().collect::<Vec<_>>().join(", "))),
-            }));
-        }
+    let missing: Vec<&str> =
+        shape.inputs.iter().map(|i| i.name.as_str()).filter(|input| !names().any(|name| name == *input)).collect();
+    if !missing.is_empty() {
+        return Err(invalid(lacks(arguments, &missing, &names().collect::<Vec<_>>())));
     }
     if let Known::Loaded(loaded) = &arguments.known {
         loaded.predictor.transform.apply(&no_rows(data)).map_err(invalid)?;
@@ -88,4 +81,26 @@ pub(super) fn check_columns(arguments: &Arguments, data: &LogicalPlan) -> Result
 pub(super) fn no_rows(data: &LogicalPlan) -> RecordBatch {
     let fields = data.schema().fields().iter().map(|field| Field::new(field.name(), field.data_type().clone(), true));
     RecordBatch::new_empty(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
+}
+
+/// All columns that are missing, each with the near name of one that is there and that the model does not read.
+fn lacks(arguments: &Arguments, missing: &[&str], there: &[&str]) -> Error {
+    let shape = arguments.shape();
+    let error = Error::invalid(format!(
+        "ML.{}: the data has no column{} {}, which the model {} reads",
+        arguments.function,
+        if missing.len() == 1 { "" } else { "s" },
+        missing.join(", "),
+        shape.name
+    ));
+    let free = || there.iter().copied().filter(|name| !shape.inputs.iter().any(|input| input.name == *name));
+    let meant = |input: &&str| near(input, free()).map(|name| (input.to_string(), name));
+    match missing.iter().filter_map(meant).collect::<Vec<_>>().as_slice() {
+        [] => error.with_hint(format!("its columns are {}", there.join(", "))),
+        [(_, name)] if missing.len() == 1 => error.with_hint(format!("is it the column {name}?")),
+        several => {
+            let pairs: Vec<String> = several.iter().map(|(input, name)| format!("{input} the column {name}")).collect();
+            error.with_hint(format!("is {}?", pairs.join(", ")))
+        }
+    }
 }

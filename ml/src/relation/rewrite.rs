@@ -153,7 +153,7 @@ fn ml_function<'a>(token: &impl Fn(usize) -> Option<&'a Token>, i: usize) -> Opt
     word(i - 1)
 }
 
-/// A dotted name that ends where the argument does, with the index after it.
+/// A dotted name that ends where the argument does, with the index after it. It may have hyphens, as BigQuery's projects.
 fn name_after<'a>(token: &impl Fn(usize) -> Option<&'a Token>, mut i: usize) -> Option<(String, usize)> {
     let mut name = String::new();
     loop {
@@ -161,12 +161,16 @@ fn name_after<'a>(token: &impl Fn(usize) -> Option<&'a Token>, mut i: usize) -> 
             Token::Word(word) if word.quote_style.is_none() => name.push_str(&word.value.to_lowercase()),
             Token::Word(word) => name.push_str(&word.value),
             Token::SingleQuotedString(text) => name.push_str(text),
+            Token::Number(digits, false) if name.ends_with('-') => name.push_str(digits),
             _ => return None,
         }
         i += 1;
         match token(i)? {
             Token::Period => name.push('.'),
+            Token::Minus => name.push('-'),
             Token::Comma | Token::RParen => return Some((name, i)),
+            // `a-1.b`: the tokens are `a`, `-`, `1.` and `b`.
+            Token::Word(_) if name.ends_with('.') => continue,
             _ => return None,
         }
         i += 1;
@@ -216,6 +220,10 @@ mod tests {
             (
                 "SELECT * FROM ML.PREDICT(MODEL \"M\"@3, (SELECT model FROM ML.PREDICT(MODEL b, TABLE 'x.csv')))",
                 &["MODEL b = PREDICT b", "TABLE 'x.csv'"],
+            ),
+            (
+                "SELECT * FROM ML.PREDICT(MODEL my-project-1.d.m, TABLE t)",
+                &["MODEL my-project-1.d.m = PREDICT my-project-1.d.m", "TABLE t"],
             ),
             (
                 "SELECT * FROM ML . PREDICT ( MODEL m@champion , /* all */ TABLE t )",

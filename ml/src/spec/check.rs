@@ -5,11 +5,13 @@ use engine::{Error, Result, near};
 use serde::{Deserialize, Serialize};
 
 use super::option::{Options, as_integer, as_number, at, wrong};
+use super::publication::Publication;
 use super::{IfExists, ModelSpec, ModelType, OptionValue, WrittenOption};
 use crate::kernel::KernelChoice;
 use crate::layer::Activation;
 use crate::loss::Loss;
 use crate::materialize::SplitMethod;
+use crate::metric;
 use crate::optimizer::Optimizer;
 use crate::schedule::{Schedule, Shape};
 use crate::transform::{CATEGORIES_MAX, CategoryEncoding};
@@ -54,6 +56,9 @@ pub struct CheckedSpec {
     /// How many threads train; the session decides when none was given. Never changes a byte.
     #[serde(skip)]
     pub workers: Option<usize>,
+    /// Without which it is not published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish_if: Option<Publication>,
     /// How it is trained.
     pub estimator: Estimator,
 }
@@ -219,9 +224,19 @@ impl ModelSpec {
                 &[("AUTO", KernelChoice::Auto), ("BLAS", KernelChoice::Blas), ("NATIVE", KernelChoice::Native)],
             )?,
             workers: options.integer("num_workers", 1, 1024)?.map(|n| n as usize),
+            publish_if: publish_if(&options, model_type)?,
             estimator,
         })
     }
+}
+
+fn publish_if(options: &Options, model_type: ModelType) -> Result<Option<Publication>> {
+    let Some(text) = options.text("publish_if", "a condition on metrics, such as 'roc_auc >= 0.9'")? else {
+        return Ok(None);
+    };
+    let offset = options.find("publish_if").and_then(|option| option.value.offset);
+    let metrics = if model_type.is_classifier() { metric::EVALUATION } else { metric::REGRESSION };
+    Publication::parse(text, &metrics).map(Some).map_err(|error| at(offset, error))
 }
 
 fn label(options: &Options, schema: &Schema, has_transform: bool) -> Result<String> {
@@ -408,6 +423,20 @@ fn linear(options: &Options, model_type: ModelType) -> Result<LinearSettings> {
         options.choice("learn_rate_strategy", &strategies)?.unwrap_or(LearnRateStrategy::LineSearch);
     let learn_rate = options.number("learn_rate", "a positive number", is_positive)?;
     let first = options.number("ls_init_learn_rate", "a positive number", is_positive)?;
+    for name in ["learn_rate", "learn_rate_strategy", "ls_init_learn_rate"] {
+        if let Some(option) = options.find(name).filter(|_| strategy != OptimizeStrategy::BatchGradientDescent) {
+            let error =
+                Error::invalid(format!("option {name} has no effect: no other solver takes steps of that kind"))
+                    .with_hint("leave it out, or say optimize_strategy = 'BATCH_GRADIENT_DESCENT'");
+            return Err(at(option.name.offset, error));
+        }
+    }
+    if let Some(option) =
+        options.find("ls_init_learn_rate").filter(|_| learn_rate_strategy == LearnRateStrategy::Constant)
+    {
+        let error = Error::invalid("option ls_init_learn_rate has no effect beside learn_rate_strategy = 'CONSTANT'");
+        return Err(at(option.name.offset, error.with_hint("learn_rate is the constant rate")));
+    }
     let p_values = options.boolean("calculate_p_values")?.unwrap_or(false);
     // Without a penalty the weights of classes that can be told apart without error have no limit.
     let penalised = model_type == ModelType::LogisticReg && l1 == 0.0 && !p_values;

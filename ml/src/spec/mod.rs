@@ -3,6 +3,7 @@
 
 mod check;
 mod option;
+mod publication;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,7 @@ pub use check::{CheckedSpec, ClassWeights, Estimator, LinearSettings, NetworkSet
 pub use check::{LearnRateStrategy, OptimizeStrategy};
 pub use option::ModelType;
 pub(crate) use option::option_names;
+pub use publication::Publication;
 
 /// A model as written: nothing about it has been checked.
 #[derive(Debug, Clone, PartialEq, Default)]

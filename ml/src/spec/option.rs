@@ -104,6 +104,7 @@ const OPTIONS: &[(&str, For)] = &[
     ("num_shards", For::All),
     ("kernel", For::All),
     ("num_workers", For::All),
+    ("publish_if", For::All),
     ("optimize_strategy", For::Linear),
     ("learn_rate_strategy", For::Linear),
     ("ls_init_learn_rate", For::Linear),
@@ -149,6 +150,14 @@ pub(crate) fn option_names() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().filter(|(_, models)| *models != For::Nobody).map(|(name, _)| *name)
 }
 
+/// The name under which an option is known: BigQuery's older name of one stands for it.
+fn canonical(name: &str) -> String {
+    match name.to_lowercase().as_str() {
+        "labels" => "input_label_cols".to_string(),
+        name => name.to_string(),
+    }
+}
+
 /// The options of one model, known to be options of its type, each given once.
 pub(super) struct Options<'a> {
     given: &'a [WrittenOption],
@@ -160,17 +169,17 @@ impl<'a> Options<'a> {
         let options = Options { given: &spec.options };
         for (index, option) in options.given.iter().enumerate() {
             let name = &option.name.value;
-            let known = OPTIONS.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+            let known = OPTIONS.iter().any(|(known, _)| *known == canonical(name));
             if !known {
                 return Err(unknown_option(option));
             }
-            if options.given[..index].iter().any(|before| before.name.value.eq_ignore_ascii_case(name)) {
+            if options.given[..index].iter().any(|before| canonical(&before.name.value) == canonical(name)) {
                 return Err(at(option.name.offset, Error::invalid(format!("option {name} is given twice"))));
             }
         }
         let model_type = options.model_type()?;
         for option in options.given {
-            let name = option.name.value.to_lowercase();
+            let name = canonical(&option.name.value);
             let models = OPTIONS.iter().find(|(known, _)| *known == name).map_or(For::Nobody, |(_, models)| *models);
             if models == For::Nobody {
                 let error = Error::invalid(format!("option {name} is not in this build yet"));
@@ -213,7 +222,7 @@ impl<'a> Options<'a> {
 
     /// The option as written.
     pub(super) fn find(&self, name: &str) -> Option<&'a WrittenOption> {
-        self.given.iter().find(|option| option.name.value.eq_ignore_ascii_case(name))
+        self.given.iter().find(|option| canonical(&option.name.value) == name)
     }
 
     /// TRUE or FALSE.

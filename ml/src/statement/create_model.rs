@@ -73,10 +73,8 @@ pub(super) fn parse(cursor: &mut Cursor) -> Result<CreateModel> {
 fn parse_options(cursor: &mut Cursor) -> Result<Vec<WrittenOption>> {
     let mut options = Vec::new();
     cursor.expect(&Token::LParen)?;
-    if cursor.take(&Token::RParen) {
-        return Ok(options);
-    }
-    loop {
+    // A comma may stand behind the last one.
+    while !cursor.take(&Token::RParen) {
         let name_at = cursor.offset();
         let name = cursor.name("an option's name")?;
         cursor.expect(&Token::Eq)?;
@@ -86,13 +84,12 @@ fn parse_options(cursor: &mut Cursor) -> Result<Vec<WrittenOption>> {
             name: Written { value: name, offset: Some(name_at) },
             value: Written { value, offset: Some(value_at) },
         });
-        if cursor.take(&Token::RParen) {
-            return Ok(options);
-        }
         if !cursor.take(&Token::Comma) {
-            return Err(cursor.expected("`,` or `)`"));
+            cursor.expect(&Token::RParen).map_err(|_| cursor.expected("`,` or `)`"))?;
+            break;
         }
     }
+    Ok(options)
 }
 
 #[async_trait]

@@ -83,14 +83,42 @@ impl<'a> Cursor<'a> {
         if self.take(token) { Ok(()) } else { Err(self.expected(&format!("`{token}`"))) }
     }
 
-    /// A name with its parts joined by dots, folded to lower case where it is not quoted.
+    /// A name with its parts joined by dots, folded to lower case where it is not quoted. Hyphens without space around them
+    /// belong to it, as in BigQuery's names of projects.
     pub(crate) fn name(&mut self, what: &str) -> Result<String> {
         let mut name = self.name_part(what)?;
-        while self.take(&Token::Period) {
-            name.push('.');
-            name.push_str(&self.name_part(what)?);
+        loop {
+            if self.take(&Token::Period) {
+                name.push('.');
+                name.push_str(&self.name_part(what)?);
+            } else if let Some(part) = self.hyphened() {
+                name.push('-');
+                name.push_str(part.strip_suffix('.').unwrap_or(&part));
+                if part.ends_with('.') {
+                    // `a-1.b`: the tokens are `a`, `-`, `1.` and `b`.
+                    name.push('.');
+                    name.push_str(&self.name_part(what)?);
+                }
+            } else {
+                return Ok(name);
+            }
         }
-        Ok(name)
+    }
+
+    /// What follows a hyphen that touches both neighbours, when that comes next.
+    fn hyphened(&mut self) -> Option<String> {
+        let [before, hyphen, after] = self.tokens.get(self.at.checked_sub(1)?..self.at + 2)? else { return None };
+        let touching = before.span.end == hyphen.span.start && hyphen.span.end == after.span.start;
+        let part = match &after.token {
+            Token::Word(word) if word.quote_style.is_none() => word.value.to_lowercase(),
+            Token::Number(digits, false) => digits.clone(),
+            _ => return None,
+        };
+        if hyphen.token != Token::Minus || !touching {
+            return None;
+        }
+        self.at += 2;
+        Some(part)
     }
 
     fn name_part(&mut self, what: &str) -> Result<String> {

@@ -82,18 +82,14 @@ fn number(text: &str) -> Option<OptionValue> {
 fn list(cursor: &mut Cursor) -> Result<OptionValue> {
     cursor.expect(&Token::LBracket)?;
     let mut items = Vec::new();
-    if cursor.take(&Token::RBracket) {
-        return Ok(OptionValue::List(items));
-    }
-    loop {
+    while !cursor.take(&Token::RBracket) {
         items.push(parse_value(cursor)?);
-        if cursor.take(&Token::RBracket) {
-            return Ok(OptionValue::List(items));
-        }
         if !cursor.take(&Token::Comma) {
-            return Err(cursor.expected("`,` or `]`"));
+            cursor.expect(&Token::RBracket).map_err(|_| cursor.expected("`,` or `]`"))?;
+            break;
         }
     }
+    Ok(OptionValue::List(items))
 }
 
 /// `value [AS name], ...)`; the opening parenthesis is taken.

@@ -22,6 +22,8 @@ pub(crate) struct Evaluator {
     inputs: Vec<InputColumn>,
     steps: Vec<Planned>,
     columns: Schema,
+    /// For each raw column, whether it is read as a number and no otherwise.
+    numbers: Vec<bool>,
 }
 
 #[derive(Debug)]
@@ -59,7 +61,13 @@ impl Evaluator {
             fields.push(Arc::new(Field::new(&step.name, data_type, true)));
             columns = Schema::new(fields);
         }
-        Ok(Evaluator { inputs: inputs.to_vec(), steps: planned, columns })
+        let numbers = (0..inputs.len()).map(|id| is_number_alone(id, &planned)).collect();
+        Ok(Evaluator { inputs: inputs.to_vec(), steps: planned, columns, numbers })
+    }
+
+    /// Whether nothing is asked of this raw column but a number.
+    pub(crate) fn reads_as_number(&self, input: &str) -> bool {
+        self.inputs.iter().zip(&self.numbers).any(|(known, number)| known.name == input && *number)
     }
 
     /// The number of a column.
@@ -111,8 +119,12 @@ impl Evaluator {
     /// A raw column that is missing or of another type; an expression that fails.
     pub(crate) fn run(&self, batch: &RecordBatch, needed: &[bool]) -> Result<Vec<Option<ArrayRef>>> {
         let mut values: Vec<Option<ArrayRef>> = Vec::with_capacity(needed.len());
-        for (input, needed) in self.inputs.iter().zip(needed) {
-            values.push(if *needed { Some(input.read(batch)?) } else { None });
+        for (id, (input, needed)) in self.inputs.iter().zip(needed).enumerate() {
+            values.push(match (*needed, self.numbers[id]) {
+                (true, true) => Some(input.read_number(batch)?),
+                (true, false) => Some(input.read(batch)?),
+                (false, _) => None,
+            });
         }
         for (step, needed) in self.steps.iter().zip(&needed[self.inputs.len()..]) {
             let value = if *needed { Some(step.run(&values, batch.num_rows())?) } else { None };
@@ -120,6 +132,16 @@ impl Evaluator {
         }
         Ok(values)
     }
+}
+
+/// Whether a raw column goes to functions alone that take any number, and at least to one.
+fn is_number_alone(id: ColumnId, steps: &[Planned]) -> bool {
+    let reads = |step: &Planned| match step {
+        Planned::Sql { reads, .. } => reads.contains(&id).then_some(false),
+        Planned::Fitted { input, applier } => (*input == id).then(|| applier.takes_any_number()),
+    };
+    let mut readers = steps.iter().filter_map(reads).peekable();
+    readers.peek().is_some() && readers.all(|any| any)
 }
 
 impl Planned {

@@ -147,6 +147,11 @@ impl Applier {
         Applier { function: function.clone(), lookup: function.categories().map(Lookup::new), buckets }
     }
 
+    /// Whether it makes doubles of what it is given before anything else.
+    pub(crate) fn takes_any_number(&self) -> bool {
+        matches!(self.function, Fitted::Scale { length: None, .. } | Fitted::FillNumber { length: None, .. })
+    }
+
     /// Whether it puts `number` for NULL and does nothing else.
     pub(crate) fn only_fills(&self, number: f64) -> bool {
         matches!(self.function, Fitted::FillNumber { missing, .. } if missing.to_bits() == number.to_bits())

@@ -157,6 +157,20 @@ impl FrozenTransform {
         }
     }
 
+    /// Offset and scale of a feature that is the result of a scaler.
+    pub(crate) fn scaling(&self, feature: &Feature) -> Option<(f64, f64)> {
+        let step = self.document.steps.iter().find(|step| step.name == feature.column)?;
+        match &step.work {
+            Work::Fit { function: Fitted::Scale { offset, scale, .. }, .. } => Some((*offset, *scale)),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing is asked of this raw column but a number: 2.5 will do where training saw whole numbers alone.
+    pub(crate) fn reads_as_number(&self, input: &str) -> bool {
+        self.evaluator.reads_as_number(input)
+    }
+
     /// The raw columns that prediction needs, in the order of the training query.
     pub fn feature_inputs(&self) -> impl Iterator<Item = &InputColumn> {
         self.evaluator.inputs(&self.slots.feature_columns)

@@ -43,6 +43,21 @@ impl InputColumn {
         if *values.data_type() == self.data_type { Ok(Arc::clone(values)) } else { self.convert(values) }
     }
 
+    /// As [`InputColumn::read`], for a column of which nothing is wanted but a number: whole numbers in training do not keep
+    /// 2.5 from being one.
+    ///
+    /// # Errors
+    /// The column is missing, or is of no type of numbers.
+    pub(crate) fn read_number(&self, batch: &RecordBatch) -> Result<ArrayRef> {
+        let values = batch.column_by_name(&self.name);
+        let fraction = |kind: &DataType| kind.is_floating() || kind.is_decimal();
+        let is_exact = self.data_type.is_integer() || self.data_type.is_decimal();
+        match values.filter(|values| is_exact && fraction(values.data_type())) {
+            Some(values) => cast(values, &DataType::Float64).map_err(super::spec::engine_error),
+            None => self.read(batch),
+        }
+    }
+
     fn convert(&self, values: &ArrayRef) -> Result<ArrayRef> {
         let (got, expected) = (values.data_type(), &self.data_type);
         if let (Some(texts), DataType::Utf8) = (values.as_string_view_opt(), expected) {

@@ -342,7 +342,7 @@ fn check_type(name: &str, data_type: &DataType, task: LabelTask) -> Result<()> {
             t if is_text(t) || t.is_integer() => Ok(()),
             t if t.is_numeric() => wrong(
                 "classes are strings, integers or booleans",
-                "to predict a number use linear_reg or dnn_regressor; for classes cast it: CAST(y AS BIGINT)",
+                "for classes cast it: CAST(y AS BIGINT); to predict a number use linear_reg or dnn_regressor",
             ),
             _ => wrong("classes are strings, integers or booleans", "cast it: CAST(y AS VARCHAR)"),
         },
