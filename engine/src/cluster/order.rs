@@ -2,18 +2,28 @@
 //! each other by its order; a task reads what others have written for it one after the other, as it comes (Ballista 55), and
 //! an order that the plan relies on is gone. Where one task writes all rows, they do come in their order, and the stage that
 //! reads them does not know it. So the rows are sorted after such an exchange.
+//!
+//! A join that gives its rows in the order of one side is no better: the scheduler turns joins round by its own measure when
+//! it cuts the plan (Ballista 55), and then they come in another order. A sort stands above such a join.
 
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
+use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning};
 
-/// The same plan without exchanges that keep an order.
+/// The same plan without exchanges and joins that keep an order.
 pub(super) fn sorted_after_exchanges(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
+        if may_be_turned(&node) {
+            return Ok(match node.output_ordering().cloned() {
+                Some(order) => Transformed::yes(Arc::new(SortExec::new(order, node).with_preserve_partitioning(true))),
+                None => Transformed::no(node),
+            });
+        }
         let Some(exchange) = node.downcast_ref::<RepartitionExec>() else { return Ok(Transformed::no(node)) };
         let order = node.output_ordering().cloned();
         let is_between_stages = matches!(exchange.partitioning(), Partitioning::Hash(..)) && order.is_some();
@@ -28,6 +38,11 @@ pub(super) fn sorted_after_exchanges(plan: Arc<dyn ExecutionPlan>) -> Result<Arc
         }))
     })
     .data()
+}
+
+/// Whether the scheduler may exchange the node's sides.
+fn may_be_turned(node: &Arc<dyn ExecutionPlan>) -> bool {
+    node.is::<HashJoinExec>() || node.is::<NestedLoopJoinExec>() || node.is::<CrossJoinExec>()
 }
 
 #[cfg(test)]
