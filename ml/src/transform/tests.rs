@@ -451,8 +451,8 @@ async fn the_label_stays_in_the_list() {
     for (transform, expected) in [
         ("x", "TRANSFORM: the label `late` is not in the list"),
         (
-            "ML.MIN_MAX_SCALER(delay) OVER () AS late, x",
-            "`ML.MIN_MAX_SCALER(delay)` must not depend on fitted statistics",
+            "ML.IMPUTER(delay, 'mean') OVER () AS late, x",
+            "`ML.IMPUTER(delay)` cannot be the label `late`: rows without a label are left out",
         ),
         ("delay AS late, x > 1 AS late, x", "the label `late` is listed twice"),
     ] {
