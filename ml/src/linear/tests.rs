@@ -442,7 +442,7 @@ fn classes_that_are_told_apart_without_error_are_noticed() {
         weights: vec![1.0; count],
         ..Block::default()
     };
-    let layout = FeatureLayout { dense: 1, groups: vec![5], names: Vec::new() };
+    let layout = FeatureLayout { dense: 1, groups: vec![5], ..FeatureLayout::default() };
     let binary = LinearPlan::new(LinearKind::Binary);
     let three = LinearPlan::new(LinearKind::Multinomial(3));
     for (what, plan, train, expected) in [
