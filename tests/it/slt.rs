@@ -196,6 +196,17 @@ files! {
     ml_splits: "ml/splits.slt",
     ml_options: "ml/options.slt",
     ml_p_values: "ml/p_values.slt",
+    ml_bags: "ml/bags.slt",
+    ml_bigquery: "ml/bigquery.slt",
+    ml_categories: "ml/categories.slt",
+    ml_copies: "ml/copies.slt",
+    ml_defaults: "ml/defaults.slt",
+    ml_label_in_transform: "ml/label_in_transform.slt",
+    ml_offsets: "ml/offsets.slt",
+    ml_publication: "ml/publication.slt",
+    ml_transform_sql: "ml/transform_sql.slt",
+    ml_unscaled: "ml/unscaled.slt",
+    ml_weights: "ml/weights.slt",
 }
 
 #[test]
