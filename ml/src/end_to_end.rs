@@ -87,7 +87,7 @@ async fn linear_models_and_their_weights() {
     let script = format!(
         "{ROWS} CREATE MODEL line TRANSFORM (y, x, z) OPTIONS (model_type = 'linear_reg', input_label_cols = ['y'], \
          data_split_method = 'NO_SPLIT') AS SELECT 3 * x - 2 * z + 5 AS y, x, z FROM rows;\n\
-         SELECT processed_input, round(weight, 6) AS weight FROM ML.WEIGHTS(MODEL line) ORDER BY 1"
+         SELECT processed_input, round(weight, 5) AS weight FROM ML.WEIGHTS(MODEL line) ORDER BY 1"
     );
     let weights = last(&session, &script).await;
     for row in ["| __INTERCEPT__   | 5.0    |", "| x               | 3.0    |", "| z               | -2.0   |"] {
