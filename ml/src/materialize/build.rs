@@ -262,7 +262,6 @@ fn empty_block(rows: usize, layout: &FeatureLayout) -> Block {
         bags: Bags::default(),
         labels: Vec::with_capacity(rows),
         weights: Vec::with_capacity(rows),
-        ..Block::default()
     }
 }
 

@@ -124,6 +124,9 @@ impl SpreadRows {
 
     /// Whether some rows have the key of another: half of the key is asked for, so that a few rows may be looked at in vain.
     async fn have_copies(&self) -> Result<bool> {
+        if self.rows == 0 {
+            return Ok(false);
+        }
         let parts = self.table()?.select(vec![row_part(ident(KEY_COLUMN)).alias("part")])?;
         let counted = parts.aggregate(vec![ident("part")], vec![count(lit(1i64)).alias("copies")])?;
         let copied =
