@@ -27,7 +27,7 @@ pub(crate) struct Case {
 }
 
 pub(crate) fn cases() -> [Case; 3] {
-    let one_hot = FeatureLayout { dense: 12, groups: vec![16, 3, 104], names: Vec::new() };
+    let one_hot = FeatureLayout { dense: 12, groups: vec![16, 3, 104], ..FeatureLayout::default() };
     [
         Case {
             name: "founding",

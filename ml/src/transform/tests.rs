@@ -293,12 +293,7 @@ const PREDICTIONS: &[(&str, &str, &str, Result<&str, &str>)] = &[
         "SELECT 5 AS x, 'z' AS other",
         Ok("3"),
     ),
-    (
-        "SELECT 1.0 AS x",
-        "x",
-        "SELECT 5.0 AS y",
-        Err("feature column `x` is missing from the data"),
-    ),
+    ("SELECT 1.0 AS x", "x", "SELECT 5.0 AS y", Err("feature column `x` is missing from the data")),
     ("SELECT 1.0 AS distance", "distance", "SELECT 5.0 AS Distanz", Err("feature column `distance` is missing")),
     ("SELECT 1.0 AS x", "x", "SELECT '5' AS x", Err("feature column `x` has type Utf8, expected Float64")),
     ("SELECT 1 AS x", "x", "SELECT 5.0 AS x", Ok("5")),

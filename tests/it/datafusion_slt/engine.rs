@@ -43,9 +43,9 @@ impl Engine {
         }
     }
 
-    /// A session that plans as DataFusion's own tests expect it: for four partitions, and with DOUBLE for 0.1.
-    pub(super) async fn session(&self, place: &Place) -> engine::Result<Session> {
-        let decimals = ("datafusion.sql_parser.parse_float_as_decimal".to_string(), "false".to_string());
+    /// A session that plans as DataFusion's own tests expect it: for four partitions. Those take 0.1 for a DOUBLE.
+    pub(super) async fn session(&self, place: &Place, has_decimals: bool) -> engine::Result<Session> {
+        let decimals = ("datafusion.sql_parser.parse_float_as_decimal".to_string(), has_decimals.to_string());
         let options = Options {
             threads: 2,
             target_partitions: Some(4),

@@ -42,7 +42,7 @@ pub(super) async fn run_file(
 ) -> Vec<(At, Outcome)> {
     let suite = package("datafusion-sqllogictest").join("test_files");
     let records = sqllogictest::parse_file::<Kind>(suite.join(file)).unwrap();
-    let session = match engine.session(place).await {
+    let session = match engine.session(place, false).await {
         Ok(session) => session,
         Err(error) => return vec![((file.to_string(), 1), Outcome::Failed(error.to_string()))],
     };
@@ -113,7 +113,7 @@ pub(crate) struct Records {
 
 impl Records {
     pub(crate) async fn new(engine: &Engine, place: &Arc<Place>) -> Self {
-        Records { session: engine.session(place).await.unwrap(), place: Arc::clone(place) }
+        Records { session: engine.session(place, true).await.unwrap(), place: Arc::clone(place) }
     }
 
     /// Runs a record of a file. Tables over files have no keys here: nobody would check them.
