@@ -21,7 +21,8 @@ impl AnalyzerRule for ConstantKeys {
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|node| match node {
-            LogicalPlan::Window(window) => {
+            // Several in one node are there because they have the same keys, and must keep them.
+            LogicalPlan::Window(window) if window.window_expr.len() == 1 => {
                 let input = std::sync::Arc::clone(&window.input);
                 let node = LogicalPlan::Window(window);
                 let names = NamePreserver::new(&node);
