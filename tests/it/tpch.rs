@@ -81,8 +81,10 @@ async fn parquet(engine: &Engine, place: &Arc<Place>) -> Records {
     parquet
 }
 
-/// Asks one of the 22 and compares the answer.
+/// Asks one of the 22 and compares the answer. The answers have the digits of DOUBLE, for which a number with a point was
+/// taken when they were made; the sixth compares with 0.06 + 0.01, which is 0.07 in decimals only.
 async fn ask(tables: &mut Records, number: usize) {
+    tables.script(&format!("SET datafusion.sql_parser.parse_float_as_decimal = {}", number == 6)).await;
     let mut asked = 0;
     for record in records(&format!("answers/q{number}.slt.part")) {
         asked += u32::from(matches!(record, Record::Query { .. }));
