@@ -220,6 +220,11 @@ fn schema(error: &SchemaError) -> Error {
         SchemaError::AmbiguousReference { field } => {
             Error::invalid(format!("column `{}` is ambiguous", field.name)).with_hint("say which table's: table.column")
         }
+        // Perhaps a group and an aggregate.
+        SchemaError::DuplicateUnqualifiedField { name } if name.ends_with(')') => Error::invalid(format!(
+            "two columns are named `{name}`"
+        ))
+        .with_hint("give one of them another name with AS; GROUP BY takes no aggregate, by its position or its name"),
         SchemaError::DuplicateUnqualifiedField { name } | SchemaError::DuplicateQualifiedField { name, .. } => {
             Error::invalid(format!("two columns are named `{name}`")).with_hint("give one of them another name with AS")
         }

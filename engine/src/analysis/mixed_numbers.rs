@@ -1,6 +1,9 @@
 //! Floating-point numbers beside decimals. Where both meet in a comparison, a CASE, a set operation or a function's arguments,
 //! the query engine makes DECIMAL(30,15) of both: 1e-16 becomes zero and 1e300 an error (DataFusion 55.2). Here the decimals
 //! become DOUBLE, as in arithmetic, before the query engine settles the types.
+//!
+//! An average of numbers that are written out (`avg(CASE WHEN late THEN 1.0 ELSE 0.0 END)`) is DOUBLE, too, as their quotient
+//! is: five digits, which DECIMAL would have, are too few for a share.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -58,6 +61,7 @@ fn may_mix(plan: &LogicalPlan) -> Result<bool> {
                 let data_type = match expr {
                     Expr::Literal(value, _) => &value.data_type(),
                     Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => field.data_type(),
+                    // What comes out may be a floating-point number, or has to be.
                     Expr::ScalarFunction(_) | Expr::AggregateFunction(_) | Expr::WindowFunction(_) => {
                         floats = true;
                         return Ok(TreeNodeRecursion::Continue);
@@ -109,29 +113,56 @@ fn one_kind(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let args = if mixed { all_floated(args, schema) } else { args };
             changed(Expr::ScalarFunction(ScalarFunction { func, args }), mixed)
         }
+        Expr::AggregateFunction(mut call) if call.func.name() == "avg" => {
+            let written = float_written(&mut call.params.args, schema);
+            changed(Expr::AggregateFunction(call), written)
+        }
+        Expr::WindowFunction(mut call) if call.fun.name() == "avg" => {
+            let written = float_written(&mut call.params.args, schema);
+            changed(Expr::WindowFunction(call), written)
+        }
         Expr::InSubquery(mut inside) => {
-            let column = inside.subquery.subquery.schema().fields().first().map(|field| field.data_type().clone());
-            let mixed = is_mixed([kind(&inside.expr), column]);
-            if mixed {
-                inside.expr = Box::new(floated(*inside.expr, schema));
-                let query = Arc::unwrap_or_clone(inside.subquery.subquery);
-                inside.subquery.subquery = Arc::new(with_floats(query, |_| true)?);
-            }
+            let mixed = compare(&mut inside.expr, &mut inside.subquery.subquery, schema)?;
             changed(Expr::InSubquery(inside), mixed)
         }
         Expr::SetComparison(mut compared) => {
-            let column = compared.subquery.subquery.schema().fields().first().map(|field| field.data_type().clone());
-            let mixed = is_mixed([kind(&compared.expr), column]);
-            if mixed {
-                compared.expr = Box::new(floated(*compared.expr, schema));
-                let query = Arc::unwrap_or_clone(compared.subquery.subquery);
-                compared.subquery.subquery = Arc::new(with_floats(query, |_| true)?);
-            }
+            let mixed = compare(&mut compared.expr, &mut compared.subquery.subquery, schema)?;
             changed(Expr::SetComparison(compared), mixed)
         }
         Expr::Case(case) => cases(case, schema),
         other => Transformed::no(other),
     })
+}
+
+/// A value that is compared with the rows of a query: whether it was mixed, and is no longer.
+fn compare(value: &mut Box<Expr>, query: &mut Arc<LogicalPlan>, schema: &DFSchema) -> Result<bool> {
+    let column = query.schema().fields().first().map(|field| field.data_type().clone());
+    let mixed = is_mixed([value.get_type(schema).ok(), column]);
+    if mixed {
+        **value = floated(std::mem::take(value.as_mut()), schema);
+        *query = Arc::new(with_floats(LogicalPlan::clone(query), |_| true)?);
+    }
+    Ok(mixed)
+}
+
+/// Makes arguments DOUBLE that are DECIMAL only as they are written; false when there is another one.
+fn float_written(args: &mut Vec<Expr>, schema: &DFSchema) -> bool {
+    let written = args.iter().all(|arg| is_written_out(arg, schema));
+    if written {
+        *args = all_floated(std::mem::take(args), schema);
+    }
+    written
+}
+
+/// Whether an expression is a DECIMAL only because of numbers that are written out: no column, cast or query makes it one.
+fn is_written_out(expr: &Expr, schema: &DFSchema) -> bool {
+    let is_decimal = |expr: &Expr| expr.get_type(schema).is_ok_and(|data_type| data_type.is_decimal());
+    let declares = expr.exists(|expr| {
+        let is_declaration =
+            !matches!(expr, Expr::Literal(..) | Expr::Case(_) | Expr::BinaryExpr(_) | Expr::Negative(_));
+        Ok(is_declaration && is_decimal(expr))
+    });
+    is_decimal(expr) && !declares.unwrap_or(true)
 }
 
 /// CASE: its results are of one type, and so are the value that it begins with and the WHENs.

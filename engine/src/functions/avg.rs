@@ -1,10 +1,13 @@
-//! `avg` of whole numbers, from their exact total: the query engine adds them up as doubles, whose sum depends on the order
-//! of the rows once it is beyond 2^53. Averages of other values are the query engine's; its totals of decimals have room
-//! for a thousand million of the largest values.
+//! `avg` of whole numbers and decimals, from their exact total: the query engine adds whole numbers up as doubles, whose sum
+//! depends on the order of the rows once it is beyond 2^53, and cuts averages of decimals off where they are to be rounded.
+//! Averages of other values are the query engine's.
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type, UInt64Type};
+use datafusion::arrow::datatypes::{
+    DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Field, FieldRef, Float64Type, Int64Type,
+    UInt64Type,
+};
 use datafusion::common::types::{
     NativeType, logical_float64, logical_int8, logical_int16, logical_int32, logical_int64, logical_uint8,
     logical_uint16, logical_uint32, logical_uint64,
@@ -18,7 +21,7 @@ use datafusion::logical_expr::{
     TypeSignature, TypeSignatureClass, Volatility,
 };
 
-use super::sum::distinct_fields;
+use super::sum::{Fitting, distinct_fields, is_ours};
 use super::totals::{DistinctTotal, GroupTotals, Number, Outcome, Summand, Total, Wide, travels_as};
 
 /// See the module.
@@ -59,13 +62,13 @@ macro_rules! of_averaged_type {
         match $args.expr_fields[0].data_type() {
             DataType::Int64 => $function::<Int64Type>(&$args),
             DataType::UInt64 => $function::<UInt64Type>(&$args),
+            DataType::Decimal32(..) => $function::<Decimal32Type>(&$args),
+            DataType::Decimal64(..) => $function::<Decimal64Type>(&$args),
+            DataType::Decimal128(..) => $function::<Decimal128Type>(&$args),
+            DataType::Decimal256(..) => $function::<Decimal256Type>(&$args),
             _ => $else,
         }
     };
-}
-
-fn is_ours(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Int64 | DataType::UInt64)
 }
 
 impl AggregateUDFImpl for Avg {
@@ -130,7 +133,7 @@ impl AggregateUDFImpl for Avg {
     }
 }
 
-/// The average as a double.
+/// The average of whole numbers, as a double.
 #[derive(Debug, Clone, Copy)]
 struct Mean;
 
@@ -148,17 +151,87 @@ impl<S: Summand> Outcome<S> for Mean {
     }
 }
 
-fn single<S: Summand>(args: &AccumulatorArgs) -> Result<Box<dyn Accumulator>>
+/// The average of decimals, rounded to the digits of the result, half away from zero.
+#[derive(Debug, Clone)]
+struct RoundedMean {
+    /// Digits behind the point that the result has and the values have not.
+    digits: u32,
+    data_type: DataType,
+}
+
+impl<S: Fitting> Outcome<S> for RoundedMean {
+    type Result = S;
+
+    const COUNTS: bool = true;
+
+    fn result(&self, total: Number<S>, count: u64) -> Option<S::Native> {
+        S::fitting(total.quotient(count, self.digits)?, &self.data_type)
+    }
+
+    fn data_type(&self) -> &DataType {
+        &self.data_type
+    }
+}
+
+/// What an average of values of a kind is.
+trait Averaged: Summand + Sized {
+    type Mean: Outcome<Self>;
+
+    fn mean(args: &AccumulatorArgs) -> Self::Mean;
+}
+
+impl Averaged for Int64Type {
+    type Mean = Mean;
+
+    fn mean(_: &AccumulatorArgs) -> Mean {
+        Mean
+    }
+}
+
+impl Averaged for UInt64Type {
+    type Mean = Mean;
+
+    fn mean(_: &AccumulatorArgs) -> Mean {
+        Mean
+    }
+}
+
+macro_rules! averaged_decimals {
+    ($($decimal:ty),*) => {
+        $(impl Averaged for $decimal {
+            type Mean = RoundedMean;
+
+            fn mean(args: &AccumulatorArgs) -> RoundedMean {
+                let more = scale(args.return_type()) - scale(args.expr_fields[0].data_type());
+                RoundedMean { digits: u32::try_from(more).unwrap_or(0), data_type: args.return_type().clone() }
+            }
+        })*
+    };
+}
+
+averaged_decimals!(Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type);
+
+fn scale(data_type: &DataType) -> i8 {
+    match data_type {
+        DataType::Decimal32(_, scale)
+        | DataType::Decimal64(_, scale)
+        | DataType::Decimal128(_, scale)
+        | DataType::Decimal256(_, scale) => *scale,
+        _ => 0,
+    }
+}
+
+fn single<S: Averaged>(args: &AccumulatorArgs) -> Result<Box<dyn Accumulator>>
 where
     S::Wide: Summand<Wide = S::Wide>,
 {
-    Ok(Box::new(Total::<S, Mean>::new(Mean, args.name, args.expr_fields[0].data_type())))
+    Ok(Box::new(Total::<S, S::Mean>::new(S::mean(args), args.name, args.expr_fields[0].data_type())))
 }
 
-fn groups<S: Summand>(args: &AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
-    Ok(Box::new(GroupTotals::<S, Mean>::new(Mean, args.name, args.expr_fields[0].data_type())))
+fn groups<S: Averaged>(args: &AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+    Ok(Box::new(GroupTotals::<S, S::Mean>::new(S::mean(args), args.name, args.expr_fields[0].data_type())))
 }
 
-fn distinct<S: Summand>(args: &AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-    Ok(Box::new(DistinctTotal::<S, Mean>::new(Mean, args.name, args.expr_fields[0].data_type())))
+fn distinct<S: Averaged>(args: &AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+    Ok(Box::new(DistinctTotal::<S, S::Mean>::new(S::mean(args), args.name, args.expr_fields[0].data_type())))
 }

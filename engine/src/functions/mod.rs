@@ -8,6 +8,7 @@ pub(crate) mod checked;
 mod extremes;
 pub(crate) mod instants;
 mod length;
+pub(crate) mod named_value;
 pub(crate) mod nested_order;
 mod ordered_values;
 pub(crate) mod quotient;
@@ -63,6 +64,7 @@ pub(crate) fn own(function: &Arc<AggregateUDF>) -> Option<Arc<AggregateUDF>> {
 fn scalars() -> Vec<Arc<ScalarUDF>> {
     let mut functions = checked::functions();
     functions.push(canonical::function());
+    functions.push(named_value::function());
     functions.push(nested_order::function());
     functions.push(quotient::function());
     functions.extend(instants::functions());

@@ -47,7 +47,7 @@ macro_rules! of_summed_type {
 }
 
 /// Whether we keep the totals of such values.
-fn is_ours(data_type: &DataType) -> bool {
+pub(super) fn is_ours(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Int64 | DataType::UInt64) || data_type.is_decimal()
 }
 
@@ -143,7 +143,7 @@ struct Whole {
 }
 
 /// Whether a total fits into a type.
-trait Fitting: Summand {
+pub(super) trait Fitting: Summand {
     fn fitting(total: Number<Self>, data_type: &DataType) -> Option<Self::Native>;
 }
 

@@ -3,6 +3,7 @@
 
 mod conditions_stay;
 mod early_semi_joins;
+mod equal_windows;
 mod even_readers;
 mod fence;
 mod filter_descent;
@@ -35,6 +36,7 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use crate::memory::FairPool;
 use conditions_stay::{ConditionsStay, MOVES_PROJECTIONS};
 use early_semi_joins::EarlySemiJoins;
+use equal_windows::EqualWindows;
 use even_readers::EvenReaders;
 use filter_descent::FilterDescent;
 use filtered_groups::FilteredGroups;
@@ -64,6 +66,9 @@ const MAKES_KEYS: &str = "extract_equijoin_predicate";
 /// The rule that moves filters to the tables; joins stand beside each other, without projections between, until it has run.
 const MOVES_FILTERS: &str = "push_down_filter";
 
+/// The rule that computes expressions of one node once.
+const SHARES_EXPRESSIONS: &str = "common_sub_expression_eliminate";
+
 /// The rule after which plans change in nothing but filters that joins make while they run. Such a filter belongs to one reader.
 const MAKES_COOPERATIVE: &str = "EnsureCooperative";
 
@@ -76,6 +81,8 @@ pub(crate) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     for rule in rules.iter_mut().filter(|rule| rule.name() == MAKES_KEYS) {
         *rule = Arc::new(PlainKeys(Arc::clone(rule)));
     }
+    let common = rules.iter().position(|rule| rule.name() == SHARES_EXPRESSIONS);
+    rules.insert(common.expect("the query engine shares expressions"), Arc::new(EqualWindows));
     rules.insert(0, Arc::new(null_safe_joins::Apart));
     rules.push(Arc::new(null_safe_joins::Together));
     rules.push(Arc::new(PartitionFilters));

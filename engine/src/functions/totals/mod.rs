@@ -112,6 +112,9 @@ pub(super) trait Wide: Copy + Default + Eq + std::hash::Hash + Send + Sync + std
     fn take(&mut self, value: Self) -> bool;
     /// As nearly as a double can be.
     fn to_f64(self) -> f64;
+    /// The total over a count, with so many more digits behind the point, rounded half away from zero; `None` when it
+    /// does not fit.
+    fn quotient(self, count: u64, digits: u32) -> Option<Self>;
 }
 
 impl Wide for i128 {
@@ -129,6 +132,14 @@ impl Wide for i128 {
 
     fn to_f64(self) -> f64 {
         self as f64
+    }
+
+    fn quotient(self, count: u64, digits: u32) -> Option<Self> {
+        let (count, factor) = (i128::from(count), 10_i128.checked_pow(digits)?);
+        let (whole, rest) = (self.checked_div(count)?, (self % count).checked_mul(factor)?);
+        let (part, left) = (rest / count, rest % count);
+        let rounded = if 2 * left.abs() >= count { part + self.signum() } else { part };
+        whole.checked_mul(factor)?.checked_add(rounded)
     }
 }
 
@@ -149,6 +160,16 @@ impl Wide for i256 {
 
     fn to_f64(self) -> f64 {
         self.to_string().parse().unwrap_or(f64::NAN)
+    }
+
+    fn quotient(self, count: u64, digits: u32) -> Option<Self> {
+        let (count, factor) = (i256::from_i128(count.into()), i256::from_i128(10).checked_pow(digits)?);
+        let (whole, rest) = (self.checked_div(count)?, self.checked_rem(count)?.checked_mul(factor)?);
+        let (part, left) = (rest.checked_div(count)?, rest.checked_rem(count)?);
+        let sign = if self.is_negative() { i256::MINUS_ONE } else { i256::ONE };
+        let rounded =
+            if left.wrapping_abs().checked_add(left.wrapping_abs())? >= count { part.checked_add(sign)? } else { part };
+        whole.checked_mul(factor)?.checked_add(rounded)
     }
 }
 

@@ -34,3 +34,27 @@ fn totals_of_256_bits_say_when_they_wrap() {
     assert!(!total.take(i256::ZERO));
     assert!(total.take(i256::from_i128(1)));
 }
+
+#[test]
+fn quotients_round_half_away_from_zero() {
+    let cases = [
+        (1, 3, 4, 3333),
+        (2, 3, 4, 6667),
+        (-2, 3, 4, -6667),
+        (1, 2, 0, 1),
+        (-1, 2, 0, -1),
+        (1, 32, 4, 313),
+        (7, 7, 2, 100),
+    ];
+    for (total, count, digits, expected) in cases {
+        assert_eq!(i128::from(total).quotient(count, digits), Some(expected), "{total} / {count}");
+        assert_eq!(
+            i256::from_i128(total.into()).quotient(count, digits),
+            Some(i256::from_i128(expected)),
+            "{total} / {count}"
+        );
+    }
+    assert_eq!(i128::MAX.quotient(1, 1), None);
+    assert_eq!(i256::MIN.quotient(1, 1), None);
+    assert_eq!(i128::MAX.quotient(u64::MAX, 4), Some(92_233_720_368_547_758_085_000));
+}

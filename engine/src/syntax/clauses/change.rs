@@ -99,7 +99,11 @@ impl Clauses<'_> {
         self.from = self.at;
         let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = from;
         from.iter_mut().try_for_each(|table| self.changed(table))?;
-        using.iter_mut().flatten().try_for_each(|tables| self.tables(tables))?;
+        if using.is_some() {
+            return Err(self
+                .refuse_here("USING behind the table that is changed")
+                .with_hint("use a subquery in WHERE"));
+        }
         if let Some(condition) = selection {
             self.expression(condition)?;
         }

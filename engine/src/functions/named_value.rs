@@ -1,0 +1,56 @@
+//! `gm_named(value, text)`: the value, in an expression of a name of its own. It goes away once the statement is planned.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::plan_err;
+use datafusion::error::Result;
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+pub(crate) const NAME: &str = "gm_named";
+
+/// The function.
+pub(crate) fn function() -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::from(NamedValue { signature: Signature::any(2, Volatility::Immutable) }))
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct NamedValue {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for NamedValue {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        match types {
+            [value, _] => Ok(value.clone()),
+            _ => plan_err!("{NAME} takes a value and a text"),
+        }
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let [value, _] = args.arg_fields else { return plan_err!("{NAME} takes a value and a text") };
+        Ok(Arc::new(Field::new(NAME, value.data_type().clone(), value.is_nullable())))
+    }
+
+    fn simplify(&self, mut args: Vec<Expr>, _info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        if args.len() == 2 {
+            return Ok(ExprSimplifyResult::Simplified(args.swap_remove(0)));
+        }
+        Ok(ExprSimplifyResult::Original(args))
+    }
+
+    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        Ok(args.args.swap_remove(0))
+    }
+}
