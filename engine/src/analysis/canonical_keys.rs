@@ -16,14 +16,13 @@ use datafusion::logical_expr::expr::{
     AggregateFunction, AggregateFunctionParams, Case, InList, InSubquery, ScalarFunction, Sort as SortKey,
     WindowFunction,
 };
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     Aggregate, Between, BinaryExpr, Cast, Distinct, Expr, ExprSchemable, GroupingSet, Join, LogicalPlan, Operator,
     Projection, Sort, Subquery, WindowFrameUnits,
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::{is_comparison, schema_of_inputs};
+use super::{is_comparison, kept_names, schema_of_inputs};
 use crate::functions::canonical;
 
 /// See the module.
@@ -48,12 +47,7 @@ fn with_keys(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     }
     let schema = schema_of_inputs(&plan)?;
     let keys = Keys { schema: &schema, stored: stored_columns(&plan)? };
-    let names = NamePreserver::new(&plan);
-    let compared = plan.map_expressions(|expr| {
-        let name = names.save(&expr);
-        let expr = expr.transform_up(|expr| keys.expression(expr))?;
-        Ok(expr.update_data(|expr| name.restore(expr)))
-    })?;
+    let compared = kept_names::changed(plan, |expr| expr.transform_up(|expr| keys.expression(expr)))?;
     let transformed = compared.transformed;
     let keyed = keys.node(compared.data)?;
     Ok(Transformed::new_transformed(keyed.data, keyed.transformed || transformed))

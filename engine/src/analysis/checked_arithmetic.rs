@@ -10,11 +10,10 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion, Tr
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::schema_of_inputs;
+use super::{kept_names, schema_of_inputs};
 use crate::functions::checked;
 
 /// See the module.
@@ -36,12 +35,7 @@ fn checked_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         return Ok(Transformed::no(plan));
     }
     let schema = schema_of_inputs(&plan)?;
-    let names = NamePreserver::new(&plan);
-    plan.map_expressions(|expr| {
-        let name = names.save(&expr);
-        let mut rewriter = Rewriter { schema: &schema, open: vec![Vec::new()] };
-        Ok(expr.rewrite(&mut rewriter)?.update_data(|expr| name.restore(expr)))
-    })
+    kept_names::changed(plan, |expr| expr.rewrite(&mut Rewriter { schema: &schema, open: vec![Vec::new()] }))
 }
 
 fn is_arithmetic(operator: Operator) -> bool {

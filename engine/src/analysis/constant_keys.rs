@@ -6,9 +6,10 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Sort as SortKey, WindowFunctionParams};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan, WindowFrameBound, WindowFrameUnits};
 use datafusion::optimizer::AnalyzerRule;
+
+use super::kept_names;
 
 /// See the module.
 #[derive(Debug)]
@@ -25,11 +26,7 @@ impl AnalyzerRule for ConstantKeys {
             LogicalPlan::Window(window) if window.window_expr.len() == 1 => {
                 let input = std::sync::Arc::clone(&window.input);
                 let node = LogicalPlan::Window(window);
-                let names = NamePreserver::new(&node);
-                node.map_expressions(|expr| {
-                    let name = names.save(&expr);
-                    Ok(expr.transform_up(|expr| Ok(decided(expr, &input)))?.update_data(|expr| name.restore(expr)))
-                })
+                kept_names::changed(node, |expr| expr.transform_up(|expr| Ok(decided(expr, &input))))
             }
             node => Ok(Transformed::no(node)),
         })

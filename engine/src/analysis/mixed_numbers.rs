@@ -14,11 +14,10 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, Tr
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Between, Case, Cast, InList, ScalarFunction, TryCast};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Join, LogicalPlan, Projection, Union, cast};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::{is_comparison, schema_of_inputs};
+use super::{is_comparison, kept_names, schema_of_inputs};
 
 /// See the module.
 #[derive(Debug)]
@@ -80,11 +79,7 @@ fn may_mix(plan: &LogicalPlan) -> Result<bool> {
 /// The same node over expressions whose operands are of one kind.
 fn settle(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let schema = schema_of_inputs(&node)?;
-    let names = NamePreserver::new(&node);
-    node.map_expressions(|expr| {
-        let name = names.save(&expr);
-        Ok(expr.transform_up(|expr| one_kind(expr, &schema))?.update_data(|expr| name.restore(expr)))
-    })
+    kept_names::changed(node, |expr| expr.transform_up(|expr| one_kind(expr, &schema)))
 }
 
 /// The expression with DOUBLE in the place of decimals that floating-point numbers meet.

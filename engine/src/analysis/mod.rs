@@ -5,6 +5,7 @@ mod canonical_keys;
 mod checked_arithmetic;
 mod constant_keys;
 mod copies;
+mod kept_names;
 mod merged_keys;
 mod mixed_numbers;
 mod nested_values;

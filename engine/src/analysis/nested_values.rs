@@ -5,11 +5,10 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Between, ScalarFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, lit};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::schema_of_inputs;
+use super::{kept_names, schema_of_inputs};
 use crate::functions::nested_order;
 
 /// See the module.
@@ -27,11 +26,7 @@ impl AnalyzerRule for NestedValues {
                 return Ok(Transformed::no(node));
             }
             let schema = schema_of_inputs(&node)?;
-            let names = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                Ok(expr.transform_up(|expr| Ok(in_order(expr, &schema)))?.update_data(|expr| name.restore(expr)))
-            })
+            kept_names::changed(node, |expr| expr.transform_up(|expr| Ok(in_order(expr, &schema))))
         })
         .data()
     }

@@ -5,9 +5,10 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::Sort;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
+
+use super::kept_names;
 
 /// See the module.
 #[derive(Debug)]
@@ -30,20 +31,15 @@ fn mended(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             let plan = LogicalPlan::Distinct(Distinct::On(on));
             Ok(if changed { Transformed::yes(plan) } else { Transformed::no(plan) })
         }
-        LogicalPlan::Aggregate(_) if orders_twice(&plan)? => {
-            let names = NamePreserver::new(&plan);
-            plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let expr = expr.transform_up(|mut expr| {
-                    let changed = match &mut expr {
-                        Expr::AggregateFunction(call) => once(&mut call.params.order_by),
-                        _ => false,
-                    };
-                    Ok(if changed { Transformed::yes(expr) } else { Transformed::no(expr) })
-                })?;
-                Ok(expr.update_data(|expr| name.restore(expr)))
+        LogicalPlan::Aggregate(_) if orders_twice(&plan)? => kept_names::changed(plan, |expr| {
+            expr.transform_up(|mut expr| {
+                let changed = match &mut expr {
+                    Expr::AggregateFunction(call) => once(&mut call.params.order_by),
+                    _ => false,
+                };
+                Ok(if changed { Transformed::yes(expr) } else { Transformed::no(expr) })
             })
-        }
+        }),
         plan => Ok(Transformed::no(plan)),
     }
 }

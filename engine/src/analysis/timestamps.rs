@@ -17,11 +17,10 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, ScalarValue, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{InList, ScalarFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Between, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, TryCast, cast};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::{is_comparison, schema_of_inputs};
+use super::{is_comparison, kept_names, schema_of_inputs};
 use crate::functions::instants;
 
 /// See the module.
@@ -43,12 +42,7 @@ fn mended(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         return Ok(Transformed::no(plan));
     }
     let schema = schema_of_inputs(&plan)?;
-    let names = NamePreserver::new(&plan);
-    plan.map_expressions(|expr| {
-        let name = names.save(&expr);
-        let expr = expr.transform_up(|expr| expression(expr, &schema))?;
-        Ok(expr.update_data(|expr| name.restore(expr)))
-    })
+    kept_names::changed(plan, |expr| expr.transform_up(|expr| expression(expr, &schema)))
 }
 
 fn has_casts(plan: &LogicalPlan) -> Result<bool> {

@@ -7,16 +7,19 @@ use datafusion::arrow::datatypes::{
     DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType, Field, FieldRef, Int64Type,
     UInt64Type, i256,
 };
+use datafusion::common::ScalarValue;
 use datafusion::error::Result;
+use datafusion::functions_aggregate::count::count;
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, Expr, GroupsAccumulator, Operator, ReversedUDAF,
-    SetMonotonicity, Signature,
+    SetMonotonicity, Signature, cast,
 };
 
+use super::checked;
 use super::totals::{DistinctTotal, GroupTotals, Number, Outcome, Summand, Total, travels_as};
 
 /// See the module.
@@ -118,10 +121,22 @@ impl AggregateUDFImpl for Sum {
         argument: &Expr,
         operator: Operator,
         literal: &Expr,
-        argument_is_left: bool,
+        _argument_is_left: bool,
     ) -> Result<Option<Expr>> {
-        // Only additions that cannot overflow are left as operators, and so are those that come of them.
-        self.upstream.simplify_expr_op_literal(function, argument, operator, literal, argument_is_left)
+        // Only additions that cannot overflow are left as operators, but the product may. Of decimals the query engine's own
+        // rewriting has the count in the literal's type, where it does not fit, and of floating-point numbers other digits.
+        let (Expr::Literal(ScalarValue::Int64(Some(_)), _), Operator::Plus) = (literal, operator) else {
+            return Ok(None);
+        };
+        let (Some(plus), Some(times)) = (checked::function_of(operator), checked::function_of(Operator::Multiply))
+        else {
+            return Ok(None);
+        };
+        let mut sum = function.clone();
+        sum.params.args = vec![argument.clone()];
+        let count = cast(count(argument.clone()), DataType::Int64);
+        let product = times.call(vec![literal.clone(), count]);
+        Ok(Some(plus.call(vec![Expr::AggregateFunction(sum), product])))
     }
 }
 

@@ -13,6 +13,7 @@ mod join_sides;
 mod like_its_input;
 mod limits_stay;
 mod line_numbers;
+mod lone_branches;
 mod null_peers;
 mod null_safe_joins;
 mod partition_filters;
@@ -45,6 +46,7 @@ use join_sides::JoinSides;
 use limits_stay::{LimitsStay, PLACES_SORTS};
 use line_numbers::LineNumbers;
 pub(crate) use line_numbers::LineNumbersExec;
+use lone_branches::{LoneBranches, TAKES_OUT_EMPTY};
 use null_peers::NullPeers;
 use null_safe_joins::PlainKeys;
 use partition_filters::PartitionFilters;
@@ -80,6 +82,9 @@ pub(crate) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     rules.insert(after + 1, Arc::new(EarlySemiJoins));
     for rule in rules.iter_mut().filter(|rule| rule.name() == MAKES_KEYS) {
         *rule = Arc::new(PlainKeys(Arc::clone(rule)));
+    }
+    for rule in rules.iter_mut().filter(|rule| rule.name() == TAKES_OUT_EMPTY) {
+        *rule = Arc::new(LoneBranches(Arc::clone(rule)));
     }
     let common = rules.iter().position(|rule| rule.name() == SHARES_EXPRESSIONS);
     rules.insert(common.expect("the query engine shares expressions"), Arc::new(EqualWindows));

@@ -15,7 +15,7 @@ use super::Unnester;
 use super::domain::{column_at, named};
 use super::embedded::{contains_subquery, subquery_of};
 use super::place::Place;
-use super::plain::{has_right_values, is_right};
+use super::plain::{has_right_values, is_right, without_list};
 use super::scope::{has, outer_columns, refused};
 use super::single::or_null;
 use super::unnest::as_projections;
@@ -42,7 +42,7 @@ impl Unnester {
         let (mut first, mut others) = (Vec::new(), Vec::new());
         for condition in split_conjunction_owned(self.inside(predicate)?) {
             if !contains_subquery(&condition) || is_right(&condition, &input, self.in_tasks)? {
-                first.push(nullable_values(condition)?);
+                first.push(nullable_values(without_list(condition)?)?);
             } else {
                 others.push(condition);
             }

@@ -1,13 +1,15 @@
 //! Subqueries for which the query engine's own joins are right, and quick: conditions of WHERE that are one EXISTS or one IN,
 //! and one value that an aggregate finds by equal keys. They keep their plans.
 
+use std::sync::Arc;
+
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::Column;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Exists, InSubquery};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Projection, lit};
 
 use super::embedded::contains_subquery;
 use super::scope::{Scope, outer_columns};
@@ -55,17 +57,34 @@ fn is_right_in(within: &InSubquery, negated: bool, around: &LogicalPlan, in_task
     Ok(!negated && correlation(plan)?.is_some_and(|conditions| is_clear(&conditions, Some(value))))
 }
 
-/// The conditions that depend on outer rows, when nothing else of the plan does and they are right below its top.
+/// The same condition, with EXISTS over rows of one number: what the query lists is nobody's business, but a column of the
+/// list would be taken for one of the same name that a condition asks for.
+pub(super) fn without_list(condition: Expr) -> Result<Expr> {
+    match condition {
+        Expr::Not(inner) => Ok(Expr::Not(Box::new(without_list(*inner)?))),
+        Expr::Exists(Exists { mut subquery, negated }) => {
+            if let LogicalPlan::Projection(list) = subquery.subquery.as_ref() {
+                let rows = Projection::try_new(vec![lit(1_i64)], Arc::clone(&list.input))?;
+                subquery.subquery = Arc::new(LogicalPlan::Projection(rows));
+            }
+            Ok(Expr::Exists(Exists { subquery, negated }))
+        }
+        condition => Ok(condition),
+    }
+}
+
+/// The conditions that depend on outer rows, when nothing else of the plan does and they are right below its list.
 fn correlation(plan: &LogicalPlan) -> Result<Option<Vec<Expr>>> {
     let mut conditions = Vec::new();
     let mut plan = plan;
+    if let LogicalPlan::Projection(list) = plan {
+        if list.expr.iter().any(|expr| expr.contains_outer() || contains_subquery(expr)) {
+            return Ok(None);
+        }
+        plan = &list.input;
+    }
     loop {
         match plan {
-            LogicalPlan::Projection(projection)
-                if !projection.expr.iter().any(|expr| expr.contains_outer() || contains_subquery(expr)) =>
-            {
-                plan = &projection.input;
-            }
             LogicalPlan::Filter(filter) => {
                 let outer = split_conjunction(&filter.predicate).into_iter().filter(|expr| expr.contains_outer());
                 conditions.extend(outer.cloned());
@@ -127,10 +146,15 @@ pub(super) fn has_right_values(expr: &Expr, around: &LogicalPlan) -> Result<bool
 
 /// An aggregate that is NULL over nothing, computed with, over rows that equal keys find.
 fn is_right_value(plan: &LogicalPlan) -> Result<bool> {
+    is_right_column(plan, plan.schema().field(0).name())
+}
+
+/// The same of a plan whose value is called so in the end: no key may be called so, too.
+fn is_right_column(plan: &LogicalPlan, name: &str) -> Result<bool> {
     match plan {
         LogicalPlan::Projection(projection) => {
             let [expr] = projection.expr.as_slice() else { return Ok(false) };
-            Ok(is_null_of_null(expr) && !expr.column_refs().is_empty() && is_right_value(&projection.input)?)
+            Ok(is_null_of_null(expr) && !expr.column_refs().is_empty() && is_right_column(&projection.input, name)?)
         }
         LogicalPlan::Aggregate(aggregate) => {
             let folds = aggregate.aggr_expr.iter().all(|expr| match expr.clone().unalias() {
@@ -145,7 +169,10 @@ fn is_right_value(plan: &LogicalPlan) -> Result<bool> {
                 return Ok(false);
             }
             Ok(correlation(&aggregate.input)?.is_some_and(|conditions| {
-                !conditions.is_empty() && conditions.iter().all(is_equal_key) && is_clear(&conditions, None)
+                let is_called_so = |expr: &Expr| expr.column_refs().iter().any(|column| column.name == name);
+                !conditions.is_empty()
+                    && conditions.iter().all(|expr| is_equal_key(expr) && !is_called_so(expr))
+                    && is_clear(&conditions, None)
             }))
         }
         _ => Ok(false),

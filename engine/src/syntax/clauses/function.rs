@@ -89,6 +89,9 @@ impl Clauses<'_> {
         if distinct && is_scalar {
             return Err(self.of_aggregates(name, "DISTINCT"));
         }
+        if !is_scalar {
+            self.treatment_of_last(args, clauses);
+        }
         for arg in args {
             if distinct && is_wildcard(arg) {
                 let error = self.refuse_here(&format!("{name}(DISTINCT *)"));
@@ -129,6 +132,14 @@ impl Clauses<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The parser gives `lag(upper(a) IGNORE NULLS)` its IGNORE NULLS to `upper`, which has no use for it.
+    fn treatment_of_last(&self, args: &mut [FunctionArg], clauses: &mut Vec<FunctionArgumentClause>) {
+        let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Function(last)))) = args.last_mut() else { return };
+        if last.over.is_none() && (self.is_scalar)(&last.name.to_string().to_lowercase()) {
+            clauses.extend(last.null_treatment.take().map(FunctionArgumentClause::IgnoreOrRespectNulls));
+        }
     }
 
     fn in_call(&self, name: &ObjectName, clause: &str) -> Error {
