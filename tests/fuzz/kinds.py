@@ -11,8 +11,9 @@ from expressions import Expressions
 from queries import Queries
 from recursion import Recursions
 from relations import Relations
-from scope import Query
+from scope import Query, Ref, Scope
 from subqueries import Subqueries
+from world import Column
 
 
 @dataclass
@@ -113,6 +114,24 @@ def _(g):
     return g.ordered(Query(f"SELECT {items} FROM {source} WHERE {where}", columns))
 
 
+@kind("exists with a list", 4)
+def _(g):
+    """What EXISTS lists, under whatever name, is not the column that its condition asks for."""
+    g.profile, g.subqueries_left = {"order": 0.3}, 0
+    table = g.pick(g.world.tables)
+    around = Scope([Ref("o", column.name, column.type) for column in table.columns])
+    source, inside = g.from_clause(None, g.pick([0, 1, 1]))
+    numbers = [ref for ref in inside.of("int") if ref.table]
+    if not numbers:
+        return g.plain(subqueries=1, where=1)
+    asked, other = g.pick(numbers).qualified, g.pick(inside.refs).qualified
+    shown = g.pick(["*", "*", other, f"{other} AS {g.pick(['id', 'k', 'i'])}", "1"])
+    where = f"{asked} = {g.pick(around.of('int')).qualified}"
+    sign = g.pick(["", "", "NOT "])
+    sql = f"SELECT o.id FROM {table.name} o WHERE {sign}EXISTS (SELECT {shown} FROM {source} WHERE {where})"
+    return g.ordered(Query(sql, [Column("id", "int")], [0]))
+
+
 @kind("any and all", 3)
 def _(g):
     if not g.has("any and all"):
@@ -188,6 +207,22 @@ def _(g):
     return Query(f"{named[0]} {sign} {named[1]} ORDER BY 1", [sides[0].columns[0]], None, [0])
 
 
+@kind("one branch of a union", 3)
+def _(g):
+    """The other branches have no rows; columns are united by their places."""
+    g.profile, g.subqueries_left = {"where": 0.3}, 0
+    sides = [g.select(families=["int", "int"], joins=0) for _ in range(2)]
+    if any(len({column.name for column in side.columns}) < len(side.columns) for side in sides):
+        return sides[0]
+    listed = [", ".join(column.name for column in side.columns[:2]) for side in sides]
+    turned = ", ".join(reversed(listed[1].split(", ")))
+    branches = [f"SELECT {listed[0]} FROM ({sides[0].sql}) s0 WHERE {g.pick(['FALSE', '1 > 2', 'NULL'])}"]
+    branches.append(f"SELECT {g.pick(['', 'DISTINCT '])}{g.pick([listed[1], turned])} FROM ({sides[1].sql}) s1")
+    if g.chance(0.3):
+        branches.reverse()
+    return g.ordered(Query(f" UNION {g.pick(['', 'ALL '])}".join(branches), sides[0].columns[:2]))
+
+
 @kind("distinct on", 2)
 def _(g):
     if not g.has("distinct on"):
@@ -213,6 +248,30 @@ def _(g):
     return g.plain(joins=g.pick([0, 0, 1]), group=1, sets=0.9, having=0.2)
 
 
+@kind("sums of a column and numbers", 2)
+def _(g):
+    source, scope = g.from_clause(None, g.pick([0, 0, 1]))
+    if not scope.of("int"):
+        return g.plain(group=1)
+    column = g.pick(scope.of("int")).qualified
+    added = [g.pick(["{} + 1", "{} + 2", "3 + {}", "{} + 0.5", "{} - 0.25", "-1.5 + {}"]) for _ in range(3)]
+    items = ", ".join(f"sum({one.format(column)}) AS c{number}" for number, one in enumerate(added))
+    return Query(f"SELECT {items} FROM {source}", [Column(f"c{number}", "decimal") for number in range(3)])
+
+
+@kind("groups by casts", 2)
+def _(g):
+    """A cast beside what it casts is a column of its own."""
+    source, scope = g.from_clause(None, g.pick([0, 0, 1]))
+    if not scope.of("int"):
+        return g.plain(group=1)
+    column = g.pick(scope.of("int")).qualified
+    groups = g.rng.sample([column, f"CAST({column} AS VARCHAR)", f"CAST({column} AS BIGINT)"], g.pick([2, 3]))
+    shown = ", ".join(f"{group} AS g{number}" for number, group in enumerate(groups))
+    clause = g.group_by(groups, g.chance(0.3))
+    return Query(f"SELECT {shown}, count(*) AS n FROM {source}{clause}", [])
+
+
 @kind("group with subqueries", 3)
 def _(g):
     return g.plain(subqueries=2, joins=g.pick([0, 1]), group=1, having=0.5)
@@ -226,6 +285,20 @@ def _(g):
 @kind("named window", 3)
 def _(g):
     return g.plain(joins=g.pick([0, 0, 1]), window=1, **{"named windows": 0.9})
+
+
+@kind("equal windows", 2)
+def _(g):
+    """Windows that are one and the same once they are simplified."""
+    source, scope = g.from_clause(None, g.pick([0, 0, 1]))
+    if not scope.of("int"):
+        return g.plain(window=1)
+    column, by = g.pick(scope.of("int")).qualified, g.pick([" > 1", " IS NULL", " = 2"])
+    shapes = ["PARTITION BY {}", "PARTITION BY {} AND TRUE", "ORDER BY {}", "ORDER BY {} OR FALSE"]
+    over = [g.pick(shapes) for _ in range(3)]
+    calls = [f"{g.pick(['count(*)', f'max({column})'])} OVER ({one.format(column + by)})" for one in over]
+    items = ", ".join(f"{call} AS c{number}" for number, call in enumerate(calls))
+    return Query(f"SELECT {column} AS v, {items} FROM {source}", [])
 
 
 @kind("window over a group", 2)

@@ -3,6 +3,7 @@
 
 mod canonical_keys;
 mod checked_arithmetic;
+mod constant_groups;
 mod constant_keys;
 mod copies;
 mod kept_names;
@@ -32,6 +33,7 @@ use datafusion::optimizer::analyzer::Analyzer;
 use crate::syntax::sample::Samples;
 use canonical_keys::CanonicalKeys;
 use checked_arithmetic::CheckedArithmetic;
+use constant_groups::ConstantGroups;
 use constant_keys::ConstantKeys;
 use copies::Copies;
 use merged_keys::{MergedKeysResolved, UsingJoins};
@@ -67,6 +69,7 @@ pub(crate) fn analyzer_rules(in_tasks: bool) -> Vec<Arc<dyn AnalyzerRule + Send 
     rules.push(Arc::new(OwnAggregates));
     rules.push(Arc::new(CheckedArithmetic));
     rules.push(Arc::new(CanonicalKeys));
+    rules.push(Arc::new(ConstantGroups));
     rules
 }
 

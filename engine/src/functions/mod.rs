@@ -64,7 +64,7 @@ pub(crate) fn own(function: &Arc<AggregateUDF>) -> Option<Arc<AggregateUDF>> {
 fn scalars() -> Vec<Arc<ScalarUDF>> {
     let mut functions = checked::functions();
     functions.push(canonical::function());
-    functions.push(named_value::function());
+    functions.extend(named_value::functions());
     functions.push(nested_order::function());
     functions.push(quotient::function());
     functions.extend(instants::functions());

@@ -1,6 +1,7 @@
 //! `gm_named(value, text)`: the value, in an expression of a name of its own. It goes away once the statement is planned.
+//! `gm_kept(value)`: the value, in an expression that the optimizer leaves as it is and knows nothing of.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::plan_err;
@@ -12,10 +13,21 @@ use datafusion::logical_expr::{
 
 pub(crate) const NAME: &str = "gm_named";
 
-/// The function.
-pub(crate) fn function() -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::from(NamedValue { signature: Signature::any(2, Volatility::Immutable) }))
+/// Both functions.
+pub(crate) fn functions() -> [Arc<ScalarUDF>; 2] {
+    let named = NamedValue { signature: Signature::any(2, Volatility::Immutable) };
+    [Arc::new(ScalarUDF::from(named)), Arc::clone(&KEPT)]
 }
+
+/// The value as one that may be any.
+pub(crate) fn kept(value: Expr) -> Expr {
+    KEPT.call(vec![value])
+}
+
+static KEPT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
+    let kept = KeptValue { signature: Signature::any(1, Volatility::Volatile) };
+    Arc::new(ScalarUDF::from(kept))
+});
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct NamedValue {
@@ -48,6 +60,32 @@ impl ScalarUDFImpl for NamedValue {
             return Ok(ExprSimplifyResult::Simplified(args.swap_remove(0)));
         }
         Ok(ExprSimplifyResult::Original(args))
+    }
+
+    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        Ok(args.args.swap_remove(0))
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct KeptValue {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for KeptValue {
+    fn name(&self) -> &str {
+        "gm_kept"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        match types {
+            [value] => Ok(value.clone()),
+            _ => plan_err!("gm_kept takes a value"),
+        }
     }
 
     fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {

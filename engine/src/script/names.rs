@@ -65,19 +65,23 @@ fn of_query(query: &mut Query) -> Option<&mut Select> {
 
 fn name(item: &mut SelectItem) {
     let SelectItem::UnnamedExpr(expr) = item else { return };
-    let has_name = match expr {
+    if has_name(expr) {
+        return;
+    }
+    let alias = Ident::with_quote('"', expr.to_string());
+    *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+}
+
+/// Whether an expression of a select list is called something without being told so.
+pub(crate) fn has_name(expr: &Expr) -> bool {
+    match expr {
         // A query in parentheses is called as its own column, which ORDER BY may name.
         Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Subquery(_) => true,
         Expr::CompoundFieldAccess { .. } => !has_field_behind_bracket(expr),
         // A struct that is unnested becomes several columns, with names of their own.
         Expr::Function(call) => call.name.to_string().eq_ignore_ascii_case("unnest"),
         _ => false,
-    };
-    if has_name {
-        return;
     }
-    let alias = Ident::with_quote('"', expr.to_string());
-    *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
 }
 
 /// The name of a column as SQL folds it, when the list says it.

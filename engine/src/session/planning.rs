@@ -24,7 +24,7 @@ use crate::script::field_access;
 use crate::script::names::{SameName, name_columns, twins};
 use crate::script::tokens::{self, offset_of};
 use crate::syntax::versions::{self, Wanted};
-use crate::syntax::{bigquery, casts, clauses, from_first, row_values, spelling, units, using};
+use crate::syntax::{bigquery, branches, casts, clauses, from_first, row_values, spelling, units, using};
 use crate::{fault, syntax};
 
 impl Session {
@@ -136,6 +136,7 @@ impl Session {
                     let error = Error::invalid(format!("two columns are named `{name}`"));
                     error.at_offset(offset_of(text, place)).with_hint("give one of them another name with AS")
                 })?;
+                branches::name_expressions(&mut statement);
                 bigquery::resolve_in(&mut statement, &|name| self.is_table(name));
                 field_access::resolve_in(&mut statement);
                 self.open_versions(&mut statement, text).await?;

@@ -3,6 +3,7 @@
 //! or it was refused with its place.
 
 pub(crate) mod bigquery;
+pub(crate) mod branches;
 pub(crate) mod casts;
 pub(crate) mod clauses;
 mod escapes;
