@@ -78,6 +78,10 @@ fn has_expressions_with_forms(plan: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
+/// Aggregates that sort their values, a NaN with a sign below all numbers.
+const SORTING: [&str; 5] =
+    ["median", "percentile_cont", "approx_median", "approx_percentile_cont", "approx_percentile_cont_with_weight"];
+
 struct Keys<'a> {
     schema: &'a DFSchema,
     /// Columns that are compared with literals and come from a table as they are.
@@ -178,7 +182,11 @@ impl Keys<'_> {
         let AggregateFunctionParams { args, distinct, filter, order_by, null_treatment } = params;
         // What finds the best groups compares by bits.
         let is_extreme = matches!(func.name(), "min" | "max") && args.iter().any(|expr| self.is_computed_float(expr));
-        let args = if distinct || is_extreme { self.each(args) } else { Transformed::no(args) };
+        let args = if distinct || is_extreme || SORTING.contains(&func.name()) {
+            self.each(args)
+        } else {
+            Transformed::no(args)
+        };
         let order_by = self.sort_keys(order_by);
         let transformed = args.transformed || order_by.transformed;
         let (args, order_by) = (args.data, order_by.data);
@@ -204,7 +212,7 @@ impl Keys<'_> {
             transformed |= keys.transformed;
             params.order_by = keys.data;
         }
-        if params.distinct {
+        if params.distinct || SORTING.contains(&function.fun.name()) {
             let args = self.each(std::mem::take(&mut params.args));
             transformed |= args.transformed;
             params.args = args.data;
