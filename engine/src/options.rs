@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use datafusion::config::{ConfigField, ConfigOptions};
 
-use storage::StoreSettings;
+use storage::{Location, StoreSettings};
 
 use crate::cluster::ClusterAddress;
 use crate::error::{Error, Result, near};
@@ -29,6 +29,8 @@ pub struct Options {
     pub temp_dir: Option<PathBuf>,
     /// Where models live.
     pub warehouse: String,
+    /// What relative places are relative to, as an absolute path; `None` is the working directory.
+    pub directory: Option<String>,
     /// The cluster on which plans are executed; `None` is this process.
     pub cluster: Option<ClusterAddress>,
     /// Bytes after which COPY begins another file.
@@ -53,6 +55,7 @@ impl Default for Options {
             spill_limit: None,
             temp_dir: None,
             warehouse: "warehouse".to_string(),
+            directory: None,
             cluster: None,
             target_file_size: 512 << 20,
             keep_versions: 1,
@@ -142,6 +145,14 @@ impl Options {
             _ => return Err(unknown_key(&key, extension_keys)),
         }
         Ok(())
+    }
+
+    /// The place that a text means.
+    ///
+    /// # Errors
+    /// Text that is no place.
+    pub fn place(&self, text: &str) -> Result<Location> {
+        Ok(Location::parse_in(text, self.directory.as_deref())?)
     }
 
     /// Gives an option the value that it has in `initial`.

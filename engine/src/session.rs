@@ -159,7 +159,8 @@ impl SessionBuilder {
         let builder = with_language(builder, runner.is_remote()).with_default_features();
         let mut state = with_extension(builder, &extension).build();
         let (planned, versions) = (Planned::default(), Versions::default());
-        let tables = Arc::new(FileTables::new(stores.clone(), planned.clone(), versions.clone()));
+        let tables =
+            Arc::new(FileTables::new(stores.clone(), planned.clone(), versions.clone(), options.directory.clone()));
         let catalogs = FileCatalogs::new(Arc::clone(state.catalog_list()), Arc::clone(&tables) as _);
         state.register_catalog_list(Arc::new(catalogs));
         functions::register(&mut state)?;
@@ -174,7 +175,7 @@ impl SessionBuilder {
         let context = SessionContext::new_with_state(state);
         tables.attach(&context);
 
-        let warehouse = Location::parse(&options.warehouse)?;
+        let warehouse = options.place(&options.warehouse)?;
         let options = Arc::new(options);
         Ok(Session {
             inner: Shared(Arc::new(Inner {

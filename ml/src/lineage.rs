@@ -59,11 +59,17 @@ impl Lineage {
             script: job.script_text.to_string(),
             statement: job.statement_text.clone(),
             parameters: job.parameters.as_ref().clone(),
-            working_directory: std::env::current_dir().map(|d| d.display().to_string()).unwrap_or_default(),
+            working_directory: working_directory(session),
             inputs: input_files(session, query).await?,
             versions: versions(),
         })
     }
+}
+
+/// What relative places of the script are relative to.
+fn working_directory(session: &Session) -> String {
+    let own = || std::env::current_dir().map(|directory| directory.display().to_string()).unwrap_or_default();
+    session.options().directory.clone().unwrap_or_else(own)
 }
 
 impl Lineage {

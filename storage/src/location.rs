@@ -119,12 +119,20 @@ impl Location {
     /// [`Error::Location`] for a scheme that is unknown or not in this build, for text that is no path, and for a URL that
     /// carries a password or a signature (which is not repeated in the message).
     pub fn parse(text: &str) -> Result<Self> {
+        Self::parse_in(text, None)
+    }
+
+    /// As [`Location::parse`], with paths relative to this absolute directory; `None` is the working directory.
+    ///
+    /// # Errors
+    /// As [`Location::parse`].
+    pub fn parse_in(text: &str, directory: Option<&str>) -> Result<Self> {
         if text.trim().is_empty() {
             return Err(bad(text, "an empty text is no location"));
         }
         refuse_two_schemes(text)?;
         match split_scheme(text) {
-            None => Self::bare(text),
+            None => Self::bare(text, directory),
             Some((name, rest)) => match lookup(name).ok_or_else(|| bad(text, unknown_scheme(name)))? {
                 SchemeRow { opens: Some(Scheme::File), .. } => Self::file_url(text, rest),
                 SchemeRow { opens: Some(Scheme::Memory), .. } => Self::memory_url(text, rest),
@@ -137,9 +145,12 @@ impl Location {
         }
     }
 
-    fn bare(text: &str) -> Result<Self> {
+    fn bare(text: &str, directory: Option<&str>) -> Result<Self> {
         if text.starts_with('/') {
             return Self::build(Scheme::File, "", text, text);
+        }
+        if let Some(directory) = directory {
+            return Self::build(Scheme::File, "", &format!("{directory}/{text}"), text);
         }
         let base = std::env::current_dir().map_err(|e| {
             bad(text, format!("a relative path needs the working directory, which cannot be read: {e}"))

@@ -92,7 +92,7 @@ impl Read<'_> {
     }
 
     async fn open(self) -> Result<DataFrame> {
-        let location = Location::parse(&self.location)?;
+        let location = self.session.options().place(&self.location)?;
         let name = qualifier(&location);
         let delta = self.format.as_deref().is_some_and(delta::is_named);
         let source = TableSource {

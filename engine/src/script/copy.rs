@@ -74,8 +74,9 @@ impl Copy {
     }
 
     /// Where it writes.
-    pub(crate) fn location(&self) -> Result<Location> {
-        Location::parse(&self.target).map_err(|error| Error::invalid(error.to_string()).at_offset(self.target_offset))
+    pub(crate) fn location(&self, session: &Session) -> Result<Location> {
+        let place = session.options().place(&self.target);
+        place.map_err(|error| Error::invalid(error.to_string()).at_offset(self.target_offset))
     }
 
     pub(crate) fn mode(&self) -> CommitMode {
@@ -130,7 +131,7 @@ impl Copy {
         } else {
             sink::partition::read_schema(frame.schema().inner(), &self.partition_by)
         };
-        session.planned().expect(&self.location()?, columns);
+        session.planned().expect(&self.location(session)?, columns);
         Ok(())
     }
 
@@ -144,7 +145,7 @@ impl Copy {
     pub(crate) async fn write(&self, job: &Job<'_>, frame: DataFrame, text: &str) -> Result<Finished> {
         self.check_partitions(&frame)?;
         let options = self.file_options(job.session, frame.schema().as_arrow())?;
-        let location = self.location()?;
+        let location = self.location(job.session)?;
         let (of_stores, _) = for_stores(self.options.clone()).map_err(|error| self.at_options(error))?;
         job.session
             .stores()
@@ -152,13 +153,13 @@ impl Copy {
         let (mode, partition_by) = (self.mode(), self.partition_by.clone());
         let target = Target { location, delta: self.delta, mode, options, partition_by, not_null: None };
         let (_, plan) = frame.into_parts();
-        let stored = store(job, plan.clone(), target).await.map_err(|error| self.at_target(error));
+        let stored = store(job, plan.clone(), target).await.map_err(|error| self.at_target(job.session, error));
         job.explained(stored, &plan, text).await.map(|(finished, _)| finished)
     }
 
     /// Puts an error about the place that is written to where the statement names it.
-    fn at_target(&self, error: Error) -> Error {
-        let place = self.location().map(|location| location.to_string()).unwrap_or_default();
+    fn at_target(&self, session: &Session, error: Error) -> Error {
+        let place = self.location(session).map(|location| location.to_string()).unwrap_or_default();
         match error {
             Error::Storage(error) if error.to_string().starts_with(&place) => {
                 Error::invalid(error.to_string()).at_offset(self.target_offset)

@@ -10,7 +10,6 @@ use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::{CreateExternalTable, DdlStatement, LogicalPlan};
 use datafusion::sql::parser::Statement as SqlStatement;
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
-use storage::Location;
 
 use super::names::twins;
 use super::run::Job;
@@ -41,7 +40,9 @@ pub(crate) async fn execute(
     let (plan, not_null) = session.plan_adjusted(text, tokens, declared).await?;
     let done = match plan {
         LogicalPlan::Ddl(DdlStatement::CreateExternalTable(statement)) => {
-            create_external(session, &statement).await.map_err(|error| at_location(error, &statement, text))?;
+            create_external(session, &statement)
+                .await
+                .map_err(|error| at_location(session, error, &statement, text))?;
             None
         }
         LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(statement)) => {
@@ -94,14 +95,16 @@ async fn create_external(session: &Session, statement: &CreateExternalTable) -> 
         return Ok(());
     }
     let state = session.context().state();
-    let table = open(&state, session.stores(), session.planned(), TableSource::of_statement(statement)?).await?;
+    let source = TableSource::of_statement(statement, &session.options())?;
+    let table = open(&state, session.stores(), session.planned(), source).await?;
     replace(session, &statement.name, table)
 }
 
 /// Points at the place that an error is about, when it is about one.
-fn at_location(error: Error, statement: &CreateExternalTable, text: &str) -> Error {
+fn at_location(session: &Session, error: Error, statement: &CreateExternalTable, text: &str) -> Error {
     let message = error.to_string();
-    let about = |place: &&String| Location::parse(place).is_ok_and(|place| message.starts_with(&place.to_string()));
+    let options = session.options();
+    let about = |place: &&String| options.place(place).is_ok_and(|place| message.starts_with(&place.to_string()));
     let first = matches!(error, Error::Storage(_)).then(|| statement.locations.first()).flatten();
     match statement.locations.iter().find(about).or(first) {
         Some(place) => at_place(error, place, text),

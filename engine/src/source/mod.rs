@@ -42,6 +42,7 @@ pub(crate) use url_table::{FileTables, Unopened, looks_like_files};
 
 use crate::delta::{self, DeltaTable};
 use crate::error::{Error, Result, near};
+use crate::options::Options;
 use crate::sink::partition::NULL_DIRECTORY;
 use format::{Compression, Format};
 
@@ -71,9 +72,9 @@ pub(crate) struct TableSource {
 
 impl TableSource {
     /// From a planned `CREATE EXTERNAL TABLE`.
-    pub(crate) fn of_statement(statement: &CreateExternalTable) -> Result<Self> {
+    pub(crate) fn of_statement(statement: &CreateExternalTable, options: &Options) -> Result<Self> {
         let locations: Vec<Location> =
-            statement.locations.iter().map(|text| Location::parse(text)).collect::<Result<_, _>>()?;
+            statement.locations.iter().map(|text| options.place(text)).collect::<Result<_>>()?;
         if let Some(twice) = (1..locations.len()).find(|at| locations[..*at].contains(&locations[*at])) {
             return Err(Error::invalid(format!("LOCATION names {} twice", locations[twice])));
         }

@@ -19,13 +19,15 @@ pub(crate) struct FileTables {
     stores: Stores,
     planned: Planned,
     versions: Versions,
+    /// What relative paths are relative to.
+    directory: Option<String>,
     /// The context holds the catalogs that hold this, so the way back is weak.
     context: OnceLock<Box<dyn Fn() -> Option<SessionState> + Send + Sync>>,
 }
 
 impl FileTables {
-    pub(crate) fn new(stores: Stores, planned: Planned, versions: Versions) -> Self {
-        FileTables { stores, planned, versions, context: OnceLock::new() }
+    pub(crate) fn new(stores: Stores, planned: Planned, versions: Versions, directory: Option<String>) -> Self {
+        FileTables { stores, planned, versions, directory, context: OnceLock::new() }
     }
 
     /// Tells whose formats and options to open files with.
@@ -55,7 +57,7 @@ impl UrlTableFactory for FileTables {
         }
         let external =
             |error: crate::Error| DataFusionError::External(Box::new(Unopened { name: url.to_string(), error }));
-        let location = Location::parse(url).map_err(|error| external(error.into()))?;
+        let location = Location::parse_in(url, self.directory.as_deref()).map_err(|error| external(error.into()))?;
         let source = TableSource { locations: vec![location], ..TableSource::default() };
         let table = open(&state, &self.stores, &self.planned, source).await.map_err(external)?;
         Ok(Some(table))
