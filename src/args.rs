@@ -425,6 +425,9 @@ pub(crate) struct ExecutorArgs {
     /// Where it keeps rows between stages [default: the system's temporary directory]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) work_dir: Option<PathBuf>,
+    /// End when the scheduler was away for this long, e.g. 90s, 10m, 2h [default: wait for it]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) give_up_after: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -93,7 +93,7 @@ fn stores(options: &Options) -> Stores {
 /// As [`session`], with plans executed on the cluster that [`Options::cluster`] names; without one, in this process.
 ///
 /// # Errors
-/// [`Error::Cluster`] when the scheduler cannot be reached or has no executors; those of [`session`].
+/// [`Error::Cluster`] when the scheduler cannot be reached or has no executors for a minute; those of [`session`].
 pub async fn cluster_session(options: Options) -> Result<Session> {
     let stores = stores(&options);
     let mut builder = Session::builder(stores.clone(), options.clone()).extension(extension());

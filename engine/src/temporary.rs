@@ -1,29 +1,45 @@
 //! The session's own directory for spilled data. It goes with the session; what a killed process left behind is removed
-//! by the next session that looks into the same place.
+//! by the next session that looks into the same place. Whose process lives is told by a lock on a file in the directory,
+//! which the kernel drops with the process, and never by its number: in another container, or on another machine that sees
+//! the directory, the same number is another process or none.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
 const PREFIX: &str = "gristmill-";
+/// While it is made it has another name, so that nobody finds it without its lock.
+const NEW_PREFIX: &str = ".gristmill-new-";
+const LOCK: &str = ".lock";
 
 /// A directory that is removed when dropped.
 #[derive(Debug)]
 pub(crate) struct TemporaryDirectory {
     path: PathBuf,
+    _lock: File,
 }
 
 impl TemporaryDirectory {
     /// Makes one in `parent`, or in the system's temporary directory.
     pub(crate) fn new(parent: Option<&Path>) -> Result<Self> {
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
-        let name = format!("{PREFIX}{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
-        let path = parent.join(name);
-        fs::create_dir_all(&path).map_err(|error| unusable(&parent, &error))?;
+        let own = uuid::Uuid::new_v4().simple();
+        let (new, path) =
+            (parent.join(format!("{NEW_PREFIX}{own}")), parent.join(format!("{PREFIX}{}-{own}", std::process::id())));
+        fs::create_dir_all(&new).map_err(|error| unusable(&parent, &error))?;
+        let locked = File::create_new(new.join(LOCK)).and_then(|lock| {
+            // Without locks nobody's directory is removed by others.
+            let _ = lock.try_lock();
+            fs::rename(&new, &path).map(|()| lock)
+        });
+        let lock = locked.map_err(|error| {
+            let _ = fs::remove_dir_all(&new);
+            unusable(&parent, &error)
+        })?;
         remove_leftovers(&parent);
-        Ok(TemporaryDirectory { path })
+        Ok(TemporaryDirectory { path, _lock: lock })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -47,22 +63,20 @@ fn unusable(parent: &Path, error: &io::Error) -> Error {
 fn remove_leftovers(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|rest| rest.split_once('-'));
-        if let Some(Ok(process)) = owner.map(|(process, _)| process.parse::<i32>())
-            && process > 0
-            && is_gone(process)
-        {
-            // Another session may be removing it too; either way it goes.
-            let _ = fs::remove_dir_all(entry.path());
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX)) {
+            remove_abandoned(&entry.path());
         }
     }
 }
 
-fn is_gone(process: i32) -> bool {
-    // SAFETY: signal 0 sends nothing; it only asks whether the process exists.
-    let alive = unsafe { libc::kill(process, 0) } == 0;
-    !alive && io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
+/// Removes a directory whose lock nobody holds. One without a lock is not ours to judge.
+fn remove_abandoned(directory: &Path) {
+    let Ok(lock) = OpenOptions::new().read(true).write(true).open(directory.join(LOCK)) else { return };
+    match lock.try_lock() {
+        // Another session may be removing it too; either way it goes.
+        Ok(()) => drop(fs::remove_dir_all(directory)),
+        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
+    }
 }
 
 #[cfg(test)]
@@ -72,18 +86,27 @@ mod tests {
     #[test]
     fn it_goes_with_its_owner_and_takes_leftovers_along() {
         let parent = tempfile::tempdir().unwrap();
-        // No process has this number: it is above the largest that Linux gives out.
-        let dead = parent.path().join("gristmill-2000000000-abc");
-        let alive = parent.path().join(format!("gristmill-{}-abc", std::process::id()));
+        // The number in a name means nothing: 1 lives, and the other one does not.
+        let dead = parent.path().join("gristmill-1-abc");
+        let alive = parent.path().join("gristmill-2000000000-abc");
         let foreign = parent.path().join("gristmill-notes");
         for path in [&dead, &alive, &foreign] {
             fs::create_dir(path).unwrap();
         }
+        File::create(dead.join(LOCK)).unwrap();
+        let held = File::create(alive.join(LOCK)).unwrap();
+        held.lock().unwrap();
         let directory = TemporaryDirectory::new(Some(parent.path())).unwrap();
         let path = directory.path().to_path_buf();
         fs::write(path.join("spilled"), "x").unwrap();
         assert_eq!((path.exists(), dead.exists(), alive.exists(), foreign.exists()), (true, false, true, true));
+        // The living one is as safe from another session.
+        let other = TemporaryDirectory::new(Some(parent.path())).unwrap();
+        assert!(path.exists() && alive.exists());
+        drop(other);
         drop(directory);
         assert!(!path.exists());
+        let names = fs::read_dir(parent.path()).unwrap().count();
+        assert_eq!(names, 2, "nothing is left of directories in the making");
     }
 }

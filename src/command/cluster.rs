@@ -1,8 +1,9 @@
-//! `gristmill cluster`: all roles as processes of this machine, and what a running cluster consists of.
+//! `gristmill cluster`: all roles as processes of this machine, and what a running cluster consists of. A role that ends
+//! is started again, for as long as this process runs.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use engine::cluster::{ClusterAddress, ClusterClient};
 use engine::{Error, Result};
@@ -16,10 +17,16 @@ use crate::progress::Voice;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a process may take to end by itself before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
+/// The pause before a role that has ended is started again. It doubles while the role does not last.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+const LASTS: Duration = Duration::from_secs(60);
 
 pub(super) fn cluster(common: &CommonArgs, action: ClusterAction) -> Result<Exit> {
     match action {
-        ClusterAction::Start(args) => start(&Console::new(common, &OutputArgs::default(), Voice::Outcomes)?, &args),
+        ClusterAction::Start(args) => {
+            start(&Console::new(common, &OutputArgs::default(), Voice::Outcomes)?, common, &args)
+        }
         ClusterAction::Executors { output } => executors(&Console::new(common, &output, Voice::Outcomes)?),
     }
 }
@@ -43,100 +50,162 @@ fn executors(console: &Console) -> Result<Exit> {
     }
 }
 
-/// Processes that end with this one.
-struct Roles(Vec<(String, Child)>);
-
-fn start(console: &Console, args: &ClusterStartArgs) -> Result<Exit> {
+fn start(console: &Console, common: &CommonArgs, args: &ClusterStartArgs) -> Result<Exit> {
     if args.executors == 0 {
         return Err(Error::Usage("--executors: expected a whole number above 0, got `0`".to_string()));
     }
+    let given = given(common);
     let mut roles = Roles(Vec::new());
-    let address = roles.scheduler(args)?;
+    let address = roles.scheduler(console, &given, args)?;
     let cores = args.cores.unwrap_or((console.config.options.threads / args.executors).max(1));
     let memory = args.memory.clone().or_else(|| memory_share(args.executors));
     for number in 1..=args.executors {
-        roles.executor(number, &address, cores, memory.as_deref(), args)?;
+        let mut own = given.clone();
+        own.extend(["--cores".to_string(), cores.to_string()]);
+        own.extend(memory.iter().flat_map(|memory| ["--memory".to_string(), memory.clone()]));
+        roles.executor(&format!("executor-{number}"), &address, own, args)?;
     }
     console.wait(roles.ready(&address, args.executors))?;
     console.remark(&format!("{} executors of {cores} cores each; Ctrl-C stops all", args.executors));
     console.remark(&format!("  gristmill run job.sql --cluster {address}"));
     console.remark(&format!("  {}/api/v1/executors", address.http_url()));
     let stop = console.interrupt.token();
-    let lost = console.wait(async {
+    console.wait(async {
         loop {
             tokio::select! {
-                () = stop.cancelled() => return None,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-            if let Some(role) = roles.ended() {
-                return Some(role);
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => roles.mend(|text| console.display.line(text)),
             }
         }
     });
-    match lost {
-        Some(role) if role == SCHEDULER => Err(Error::Cluster("the scheduler has ended".to_string())),
-        Some(role) => Err(Error::Cluster(format!("every executor has ended, {role} last"))),
-        None => Ok(Exit::Ok),
-    }
+    Ok(Exit::Ok)
+}
+
+/// What was said of the session counts for every role.
+fn given(common: &CommonArgs) -> Vec<String> {
+    let pairs = [
+        ("--memory-limit", &common.memory_limit),
+        ("--threads", &common.threads),
+        ("--warehouse", &common.warehouse),
+        ("--kernel", &common.kernel),
+        ("--color", &common.color),
+    ];
+    let mut given: Vec<String> = (pairs.into_iter())
+        .filter_map(|(flag, value)| Some([flag.to_string(), value.clone()?]))
+        .chain(common.set.iter().map(|setting| ["--set".to_string(), setting.clone()]))
+        .flatten()
+        .collect();
+    given.extend((0..common.verbose).map(|_| "-v".to_string()));
+    given
 }
 
 const SCHEDULER: &str = "scheduler";
 
+/// Processes that end with this one.
+struct Roles(Vec<Role>);
+
+/// One process, and how to start it again.
+struct Role {
+    name: String,
+    arguments: Vec<String>,
+    /// `None` while it waits to be started again.
+    child: Option<Child>,
+    begun: Instant,
+    pause: Duration,
+}
+
+impl Role {
+    fn new(name: &str, arguments: Vec<String>, child: Child) -> Self {
+        Role { name: name.to_string(), arguments, child: Some(child), begun: Instant::now(), pause: Duration::ZERO }
+    }
+
+    fn spawn(name: &str, arguments: &[String], stderr: Stdio) -> Result<Child> {
+        let child = program()?.args(arguments).stderr(stderr).spawn();
+        child.map_err(|error| Error::Cluster(format!("{name} cannot be started: {error}")))
+    }
+
+    /// How it has ended, the first time that this is asked.
+    fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten())?;
+        self.child = None;
+        self.pause = if self.begun.elapsed() > LASTS { PAUSE } else { (self.pause * 2).clamp(PAUSE, PAUSE_MAX) };
+        self.begun = Instant::now();
+        Some(status)
+    }
+
+    /// Starts it again when its pause is over.
+    fn mend(&mut self, tell: impl Fn(&str)) {
+        if let Some(status) = self.ended() {
+            let seconds = self.pause.as_secs();
+            tell(&format!("{} has ended ({status}); it is started again in {seconds} s", self.name));
+        }
+        if self.child.is_none() && self.begun.elapsed() >= self.pause {
+            self.begun = Instant::now();
+            match Self::spawn(&self.name, &self.arguments, Stdio::inherit()) {
+                Ok(child) => self.child = Some(child),
+                Err(error) => tell(&error.to_string()),
+            }
+        }
+    }
+}
+
 impl Roles {
     /// Starts the scheduler and reads from its first line where it listens.
-    fn scheduler(&mut self, args: &ClusterStartArgs) -> Result<ClusterAddress> {
-        let mut command = program()?;
-        command.args(["scheduler", "--bind", &args.bind]).stderr(Stdio::piped());
-        if let Some(directory) = &args.state_dir {
-            command.arg("--state-dir").arg(directory);
-        }
-        let mut child =
-            command.spawn().map_err(|error| Error::Cluster(format!("the scheduler cannot be started: {error}")))?;
+    fn scheduler(&mut self, console: &Console, given: &[String], args: &ClusterStartArgs) -> Result<ClusterAddress> {
+        let arguments = |bind: &str| {
+            let mut arguments = vec![SCHEDULER.to_string(), "--bind".to_string(), bind.to_string()];
+            if let Some(directory) = &args.state_dir {
+                arguments.extend(["--state-dir".to_string(), directory.display().to_string()]);
+            }
+            arguments.extend_from_slice(given);
+            arguments
+        };
+        let mut child = Role::spawn(SCHEDULER, &arguments(&args.bind), Stdio::piped())?;
         let stderr = child.stderr.take().expect("stderr is piped");
-        self.0.push((SCHEDULER.to_string(), child));
+        self.0.push(Role::new(SCHEDULER, Vec::new(), child));
         let mut lines = BufReader::new(stderr).lines();
-        let first = lines.next().and_then(std::result::Result::ok).unwrap_or_default();
+        let mut first = String::new();
+        for line in lines.by_ref().map_while(std::result::Result::ok) {
+            first = line;
+            if first.starts_with("scheduler at ") || first.starts_with("error: ") {
+                break;
+            }
+            console.display.line(&first);
+        }
         let Some(address) = first.strip_prefix("scheduler at ") else {
             let reason = first.strip_prefix("error: ").unwrap_or(&first);
             return Err(Error::Cluster(format!("the scheduler did not start: {reason}")));
         };
-        // What it says later belongs to this process's own messages.
-        std::thread::spawn(move || {
-            for line in lines.map_while(std::result::Result::ok) {
-                tracing::warn!("scheduler: {line}");
-            }
-        });
-        address.parse()
+        let address: ClusterAddress = address.parse()?;
+        // Started again it listens where it did, and says no more than what is wrong.
+        let host = args.bind.rsplit_once(':').map_or(args.bind.as_str(), |(host, _)| host);
+        self.0[0].arguments = arguments(&format!("{host}:{}", address.port()));
+        if console.verbose == 0 {
+            self.0[0].arguments.push("-q".to_string());
+        }
+        repeat(console, lines);
+        Ok(address)
     }
 
     fn executor(
         &mut self,
-        number: usize,
+        id: &str,
         address: &ClusterAddress,
-        cores: usize,
-        memory: Option<&str>,
+        given: Vec<String>,
         args: &ClusterStartArgs,
     ) -> Result<()> {
-        let id = format!("executor-{number}");
-        let mut command = program()?;
-        command.args([
-            "executor",
-            "-q",
-            "--scheduler",
-            &address.to_string(),
-            "--id",
-            &id,
-            "--cores",
-            &cores.to_string(),
-        ]);
-        if let Some(memory) = memory {
-            command.args(["--memory", memory]);
-        }
+        let address = address.to_string();
+        let mut arguments: Vec<String> =
+            ["executor", "--scheduler", &address, "--id", id].into_iter().map(str::to_string).collect();
         if let Some(directory) = &args.work_dir {
-            command.arg("--work-dir").arg(directory);
+            arguments.extend(["--work-dir".to_string(), directory.display().to_string()]);
         }
-        let child = command.spawn().map_err(|error| Error::Cluster(format!("{id} cannot be started: {error}")))?;
-        self.0.push((id, child));
+        if !given.iter().any(|word| word == "-v") {
+            arguments.push("-q".to_string());
+        }
+        arguments.extend(given);
+        let child = Role::spawn(id, &arguments, Stdio::inherit())?;
+        self.0.push(Role::new(id, arguments, child));
         Ok(())
     }
 
@@ -147,39 +216,40 @@ impl Roles {
             if client.executors().await.is_ok_and(|known| known.len() >= executors) {
                 return Ok(());
             }
-            for (role, child) in &mut self.0 {
-                if let Ok(Some(status)) = child.try_wait() {
-                    return Err(Error::Cluster(format!("{role} did not start: {status}")));
+            for role in &mut self.0 {
+                if let Some(status) = role.ended() {
+                    return Err(Error::Cluster(format!("{} did not start: {status}", role.name)));
                 }
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    /// Takes out the processes that have ended; names one when the cluster cannot work any more.
-    fn ended(&mut self) -> Option<String> {
-        let mut last = None;
-        self.0.retain_mut(|(role, child)| match child.try_wait() {
-            Ok(Some(status)) => {
-                tracing::warn!("{role} has ended: {status}");
-                last = Some(role.clone());
-                false
-            }
-            _ => true,
-        });
-        let executors = self.0.iter().filter(|(role, _)| role != SCHEDULER).count();
-        last.filter(|role| role == SCHEDULER || executors == 0)
+    fn mend(&mut self, tell: impl Fn(&str)) {
+        self.0.iter_mut().for_each(|role| role.mend(&tell));
     }
+}
+
+/// Says what the scheduler says, as its words.
+fn repeat(console: &Console, lines: Lines<BufReader<ChildStderr>>) {
+    let (display, quiet) = (console.display.clone(), console.voice == Voice::Quiet);
+    std::thread::spawn(move || {
+        for line in lines.map_while(std::result::Result::ok) {
+            if !quiet {
+                display.line(&format!("scheduler: {line}"));
+            }
+        }
+    });
 }
 
 impl Drop for Roles {
     fn drop(&mut self) {
         // Executors first: they say good-bye to the scheduler.
-        for (_, child) in self.0.iter().rev() {
+        for child in self.0.iter().rev().filter_map(|role| role.child.as_ref()) {
             signal(child, libc::SIGTERM);
         }
-        let begun = std::time::Instant::now();
-        for (_, child) in &mut self.0 {
+        let begun = Instant::now();
+        for child in self.0.iter_mut().filter_map(|role| role.child.as_mut()) {
             while begun.elapsed() < GRACE && !matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
                 std::thread::sleep(Duration::from_millis(20));
             }

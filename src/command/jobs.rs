@@ -54,7 +54,15 @@ fn request(console: &Console, script: &std::path::Path, args: &SubmitArgs) -> Re
         params: given.into_iter().collect(),
         settings: console.config.given_to_session().into_iter().collect(),
         user: console.config.user.clone(),
+        directory: working_directory()?,
     })
+}
+
+/// Where relative places of the script are, as for `run`.
+fn working_directory() -> Result<String> {
+    let unreadable = |reason: &str| Error::Usage(format!("the working directory's name cannot be read: {reason}"));
+    let directory = std::env::current_dir().map_err(|error| unreadable(&error.to_string()))?;
+    directory.into_os_string().into_string().map_err(|_| unreadable("it is not UTF-8"))
 }
 
 pub(super) fn list(console: &Console) -> Result<Exit> {
@@ -189,7 +197,7 @@ fn exit_of(console: &Console, info: &JobInfo) -> Exit {
     match (info.state, info.exit_code) {
         (JobState::Succeeded, _) => Exit::Ok,
         (JobState::Cancelled, _) => Exit::Cancelled,
-        (JobState::Lost, _) | (_, Some(5)) => Exit::ClusterLost,
+        (JobState::Lost | JobState::Damaged, _) | (_, Some(5)) => Exit::ClusterLost,
         (_, Some(2)) => Exit::Usage,
         (_, Some(3)) => Exit::Assertion,
         _ => Exit::Failed,

@@ -162,7 +162,14 @@ impl Console {
 
     /// A session with all that the configuration says.
     pub(crate) fn session(&self) -> Result<Session> {
-        let session = self.wait(gristmill::cluster_session(self.config.options.clone()))?;
+        let stop = self.interrupt.token();
+        let session = self.wait(async {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => Err(Error::Cancelled),
+                session = gristmill::cluster_session(self.config.options.clone()) => session,
+            }
+        })?;
         session.count_process(Usage::now().peak_rss_bytes);
         self.interrupt.remove_on_leaving(session.temp_dir());
         Ok(session)

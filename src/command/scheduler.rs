@@ -2,9 +2,10 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use engine::cluster::{ClusterAddress, ClusterClient, Environment, Scheduler, SchedulerSettings};
-use engine::{Error, Result};
+use engine::cluster::{ClusterAddress, ClusterClient, Environment, Scheduler, SchedulerSettings, StateLock};
+use engine::{Error, Options, Result};
 use tokio::net::TcpListener;
 
 use super::Console;
@@ -25,21 +26,36 @@ async fn serve_scheduler(console: &Console, args: &SchedulerArgs) -> Result<()> 
     let advertise = args.advertise.clone().unwrap_or_else(|| reachable(listen));
     let environment =
         Environment::new(storage::Stores::with(console.config.options.stores.clone()), gristmill::extension());
-    let settings = SchedulerSettings { listen, advertise: advertise.clone() };
+    let state_dir = args.state_dir.clone().map_or_else(default_state_dir, Ok)?;
+    let address = ClusterAddress::new(advertise.clone(), listen.port());
+    let _lock = StateLock::take(&state_dir, &format!("the scheduler at {address}"))?;
+    let settings = SchedulerSettings { listen, advertise };
     let scheduler = Scheduler::start(&settings, &environment).await?;
-    console.remark(&format!("scheduler at {}", ClusterAddress::new(advertise, listen.port())));
+    console.remark(&format!("scheduler at {address}"));
     if !listen.ip().is_loopback() {
         console.remark("anybody who reaches this port can run queries: keep it inside a trusted network");
     }
     let own = if listen.ip().is_unspecified() { "127.0.0.1".to_string() } else { listen.ip().to_string() };
+    let display = console.display.clone();
     let served = Served {
         scheduler,
         environment,
         client: ClusterClient::new(ClusterAddress::new(own, listen.port())),
-        options: console.config.options.clone(),
-        state_dir: args.state_dir.clone().map_or_else(default_state_dir, Ok)?,
+        options: job_options(console)?,
+        state_dir,
+        tell: Arc::new(move |text: &str| display.line(text)),
     };
     serve::serve(listener, served, console.interrupt.token()).await
+}
+
+/// For jobs that say nothing else. A warehouse that the scheduler was given is where the scheduler is; the default one is
+/// where the job is.
+fn job_options(console: &Console) -> Result<Options> {
+    let mut options = console.config.options.clone();
+    if options.warehouse != Options::default().warehouse {
+        options.warehouse = options.place(&options.warehouse)?.to_string();
+    }
+    Ok(options)
 }
 
 /// Beside the shell's history.

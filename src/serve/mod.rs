@@ -16,7 +16,7 @@ use axum::routing::get;
 use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use engine::cluster::api::{Disturbance, ExecutorInfo, Problem};
-use engine::cluster::{ClusterClient, Environment, Jobs, Scheduler, jobs_directory};
+use engine::cluster::{ClusterClient, Environment, Jobs, Scheduler, Tell, jobs_directory};
 use engine::{Error, Options, Result};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,8 @@ pub(crate) struct Served {
     pub(crate) options: Options,
     /// Where the history of its jobs is kept.
     pub(crate) state_dir: PathBuf,
+    /// Hears what whoever runs the scheduler should know.
+    pub(crate) tell: Tell,
 }
 
 /// What the handlers share.
@@ -67,9 +69,12 @@ struct Document;
 /// # Errors
 /// A history of jobs that cannot be read; the network's.
 pub(crate) async fn serve(listener: TcpListener, served: Served, stop: CancellationToken) -> Result<()> {
-    let Served { scheduler, environment, client, options, state_dir } = served;
+    let Served { scheduler, environment, client, options, state_dir, tell } = served;
     let face = Arc::new(face::PlainFace);
     let jobs = Jobs::open(jobs_directory(&state_dir), client, environment, options, face)?;
+    for damage in jobs.damages() {
+        tell(&format!("warning: {damage}: the job is listed as damaged"));
+    }
     let services = scheduler.routes().into_axum_router();
     let router = api(Api { scheduler, jobs: jobs.clone() }).merge(services);
     // A waiting peer must not wait for the acknowledgement of what was sent before: twice 40 ms in every plan.

@@ -26,6 +26,8 @@ pub(crate) fn executor_settings(scheduler: &str, id: &str, host: &str) -> Execut
         cores: 1,
         memory: None,
         work_dir: None,
+        give_up_after: None,
+        tell: std::sync::Arc::new(|_: &str| {}),
     }
 }
 
@@ -182,10 +184,13 @@ impl Roles {
     fn new_executor(&mut self) -> (String, Role) {
         self.started += 1;
         let id = format!("executor-{}", self.started);
-        let (scheduler, work) = (self.address.to_string(), self.directory.path().display().to_string());
-        let arguments = ["executor", "-q", "--scheduler", &scheduler, "--id", &id, "--cores", "1", "--work-dir", &work];
-        let role = Role::start(&arguments);
+        let role = self.executor_named(&id);
         (id, role)
+    }
+
+    fn executor_named(&self, id: &str) -> Role {
+        let (scheduler, work) = (self.address.to_string(), self.directory.path().display().to_string());
+        Role::start(&["executor", "-q", "--scheduler", &scheduler, "--id", id, "--cores", "1", "--work-dir", &work])
     }
 
     pub(crate) fn address(&self) -> &ClusterAddress {
@@ -209,6 +214,18 @@ impl Roles {
     pub(crate) fn replace_executor(&mut self, number: usize) {
         self.executors[number].1.end();
         self.executors[number] = self.new_executor();
+    }
+
+    /// Kills an executor, and starts it again under its name.
+    pub(crate) fn restart_executor(&mut self, number: usize) {
+        self.executors[number].1.end();
+        self.executors[number].1 = self.executor_named(&self.executors[number].0.clone());
+    }
+
+    /// Starts one more.
+    pub(crate) fn add_executor(&mut self) {
+        let executor = self.new_executor();
+        self.executors.push(executor);
     }
 
     /// Ends the scheduler, if it lives, and starts another in its place, with the same history.

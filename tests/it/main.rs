@@ -37,6 +37,7 @@ mod robust;
 
 mod cluster;
 mod cluster_jobs;
+mod cluster_life;
 mod cluster_plans;
 mod copy_kills;
 mod delta;

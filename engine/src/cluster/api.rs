@@ -47,6 +47,9 @@ pub struct JobRequest {
     /// Whose job it is; jobs of one user run in the order of submission.
     #[serde(default)]
     pub user: String,
+    /// What relative places are relative to, as an absolute path; left out, the scheduler's working directory.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub directory: String,
 }
 
 /// How a job stands.
@@ -65,6 +68,8 @@ pub enum JobState {
     Cancelled,
     /// The scheduler ended while it ran; it can be resumed.
     Lost,
+    /// Its history cannot be read, so nobody knows what it has done.
+    Damaged,
 }
 
 impl JobState {
@@ -82,6 +87,7 @@ impl JobState {
             JobState::Failed => "failed",
             JobState::Cancelled => "cancelled",
             JobState::Lost => "lost",
+            JobState::Damaged => "damaged",
         }
     }
 }

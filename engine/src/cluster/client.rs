@@ -24,6 +24,8 @@ use crate::error::{Error, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// A scheduler that stands still for a while has not ended.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Tries to fetch rows whose executor does not answer, and the wait between them.
 const FETCH_RETRIES: u8 = 3;
 const FETCH_RETRY_WAIT_MS: u64 = 500;
@@ -150,7 +152,7 @@ impl ClusterClient {
                 .connect_timeout(CONNECT_TIMEOUT)
                 .tcp_nodelay(true)
                 .http2_keep_alive_interval(KEEP_ALIVE)
-                .keep_alive_timeout(CONNECT_TIMEOUT)
+                .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
                 .keep_alive_while_idle(true);
             let channel = endpoint.connect().await.map_err(|error| self.lost(&error))?;
             Ok(SchedulerGrpcClient::new(channel)

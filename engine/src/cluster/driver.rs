@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{JobInfo, JobRequest, JobState, LogLine, LogStream};
-use super::journal::{Entry, Journal};
+use super::journal::{Entry, History, Journal};
 use super::{ClusterClient, Environment};
 use crate::error::{Error, Result, near};
 use crate::events::Event;
@@ -36,6 +36,8 @@ use crate::work::Work;
 
 /// Jobs, of different users, that run at once.
 const RUNNING_MAX: usize = 4;
+/// How often to look whether there are executors, while a job waits for them.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How a job's events, rows and errors read.
 #[async_trait]
@@ -80,10 +82,10 @@ struct Job {
 }
 
 impl Jobs {
-    /// Reads the history in `directory`, marks what was running as lost, and begins to run what waits.
+    /// Reads the history in `directory`, and marks what was running as lost, and what cannot be read as damaged.
     ///
     /// # Errors
-    /// A directory that cannot be made or read, a history that is damaged (names the file).
+    /// A directory that cannot be made or read.
     pub fn open(
         directory: PathBuf,
         client: ClusterClient,
@@ -93,8 +95,15 @@ impl Jobs {
     ) -> Result<Self> {
         let mut jobs = BTreeMap::new();
         for (id, request, mut journal) in Journal::all(&directory)? {
-            let mut info = fold(&id, &request, journal.entries()?);
-            if info.state == JobState::Running {
+            let (request, unreadable) = match request {
+                Ok(request) => (request, None),
+                Err(damage) => (JobRequest::default(), Some(damage)),
+            };
+            let History { entries, damage } = journal.history();
+            let mut info = fold(&id, &request, entries);
+            if let Some(damage) = unreadable.or(damage) {
+                (info.state, info.doing, info.error, info.exit_code) = (JobState::Damaged, None, Some(damage), None);
+            } else if info.state == JobState::Running {
                 let entry = Entry::Ended {
                     state: JobState::Lost,
                     error: Some("the scheduler ended while the job ran; `submit --resume` goes on".to_string()),
@@ -109,9 +118,14 @@ impl Jobs {
         Ok(Jobs { inner: Arc::new(inner) })
     }
 
-    /// Runs jobs until `stop`; those that run then are left as they are, to be found lost.
+    /// Runs jobs until `stop`; those that run then are left as they are, to be found lost. While the cluster has no
+    /// executors none begins.
     pub async fn work(&self, stop: CancellationToken) {
         loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.executors() => {}
+            }
             while let Some(id) = self.next() {
                 let jobs = self.clone();
                 tokio::spawn(async move { jobs.run(&id).await });
@@ -120,6 +134,23 @@ impl Jobs {
                 () = stop.cancelled() => return,
                 () = self.inner.changed.notified() => {}
             }
+        }
+    }
+
+    /// Waits for executors when a job does.
+    async fn executors(&self) {
+        let waits = || next_of(self.jobs().values().map(|job| &job.info));
+        let mut told = None;
+        while let Some(id) = waits() {
+            if self.inner.client.executors().await.is_ok_and(|executors| !executors.is_empty()) {
+                return;
+            }
+            if told.as_ref() != Some(&id) {
+                let text = "the job waits: the cluster has no executors".to_string();
+                self.write(&id, Entry::Log { stream: LogStream::Progress, text });
+                told = Some(id);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -156,6 +187,10 @@ impl Jobs {
         let job = found(&mut jobs, id)?;
         match job.info.state {
             JobState::Failed | JobState::Cancelled | JobState::Lost => {}
+            JobState::Damaged => {
+                let damage = job.info.error.clone().unwrap_or_default();
+                return Err(Error::invalid(format!("the job {id} cannot be resumed: {damage}")));
+            }
             state => {
                 return Err(Error::invalid(format!("the job {id} is {}: there is nothing to resume", state.name())));
             }
@@ -166,6 +201,13 @@ impl Jobs {
         drop(jobs);
         self.inner.changed.notify_one();
         Ok(info)
+    }
+
+    /// What is wrong with the histories of jobs that are damaged.
+    pub fn damages(&self) -> Vec<String> {
+        let jobs = self.jobs();
+        let damaged = jobs.values().filter(|job| job.info.state == JobState::Damaged);
+        damaged.filter_map(|job| job.info.error.clone()).collect()
     }
 
     /// All jobs, the newest first.
@@ -201,19 +243,19 @@ impl Jobs {
     /// The log's lines after `after`. When there are none and the job may still write some, waits for them.
     ///
     /// # Errors
-    /// No such job; a log that cannot be read.
+    /// No such job.
     pub async fn log(&self, id: &str, after: u64, wait: bool) -> Result<Vec<LogLine>> {
         loop {
             let (lines, ended, grown) = {
                 let mut jobs = self.jobs();
                 let job = found(&mut jobs, id)?;
-                (job.journal.log(after)?, job.info.state.is_final(), Arc::clone(&job.grown))
+                (job.journal.log(after), job.info.state.is_final(), Arc::clone(&job.grown))
             };
             if !lines.is_empty() || ended || !wait {
                 return Ok(lines);
             }
             // A line that is written between looking and waiting is seen by the look that follows the pause.
-            let _ = tokio::time::timeout(std::time::Duration::from_millis(500), grown.notified()).await;
+            let _ = tokio::time::timeout(Duration::from_millis(500), grown.notified()).await;
         }
     }
 
@@ -292,6 +334,13 @@ impl Jobs {
         let own: Vec<&str> = self.inner.environment.extension().settings.iter().map(|setting| setting.key).collect();
         for (key, value) in &request.settings {
             options.set(key, value, &own)?;
+        }
+        if !request.directory.is_empty() {
+            if !request.directory.starts_with('/') {
+                let written = &request.directory;
+                return Err(Error::invalid(format!("directory: expected an absolute path, got `{written}`")));
+            }
+            options.directory = Some(request.directory.clone());
         }
         Ok(options)
     }

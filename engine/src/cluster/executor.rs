@@ -1,4 +1,5 @@
-//! An executor: runs tasks, and ranks of gangs, until it is told to stop. Its directory goes with it.
+//! An executor: runs tasks, and ranks of gangs, until it is told to stop. A scheduler that goes away is waited for. Its
+//! directory goes with it.
 
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
@@ -9,18 +10,17 @@ use ballista_core::config::TaskSchedulingPolicy;
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::environment::{Environment, default_config};
+use super::line::{Line, Tell};
 use super::task::TaskEngine;
 use super::{ClusterAddress, ClusterClient, HEARTBEAT, MESSAGE_BYTES_MAX};
 use crate::error::{Error, Result};
 use crate::gang::{GangService, Member, ServiceSettings};
 use crate::temporary::TemporaryDirectory;
 
-/// How long an executor waits for a scheduler that is not there yet, and how often it looks.
-const SCHEDULER_WAIT: Duration = Duration::from_secs(30);
+/// How often an executor that is told to end looks whether its ranks have.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often the scheduler hears that this executor takes ranks.
 const MEMBER_BEAT: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ const MEMBER_TIMEOUT: Duration = Duration::from_secs(3);
 const DRAIN_WAIT: Duration = Duration::from_secs(60);
 
 /// What an executor needs to know.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ExecutorSettings {
     /// The scheduler it works for.
     pub scheduler: ClusterAddress,
@@ -50,19 +50,24 @@ pub struct ExecutorSettings {
     pub memory: Option<u64>,
     /// Where rows between stages and spilled rows go.
     pub work_dir: Option<PathBuf>,
+    /// How long the scheduler may be away before the executor ends; `None` is as long as it likes.
+    pub give_up_after: Option<Duration>,
+    /// Hears what whoever runs the executor should know.
+    pub tell: Tell,
 }
 
 /// Runs an executor until SIGTERM, SIGINT or the scheduler ends it.
 ///
 /// # Errors
-/// A scheduler that cannot be reached, ports that are taken, a directory that cannot be used.
+/// A scheduler that is away for too long, a name that another executor has, ports that are taken, a directory that cannot
+/// be used.
 pub async fn run_executor(settings: ExecutorSettings, environment: &Environment) -> Result<()> {
     if let Some(begin) = environment.extension().worker {
         begin(environment.stores());
     }
     let directory = TemporaryDirectory::new(settings.work_dir.as_deref())?;
-    wait_for(&settings.scheduler).await?;
-    let config = config(&settings, environment, &directory)?;
+    let line = Line::start(settings.scheduler.clone(), settings.give_up_after, Arc::clone(&settings.tell))?;
+    let config = config(&settings, environment, &directory, &line)?;
     let gangs = GangService::start(ServiceSettings {
         bind: (settings.bind, settings.gang_port),
         tasks: environment.extension().gang_tasks.clone(),
@@ -80,7 +85,13 @@ pub async fn run_executor(settings: ExecutorSettings, environment: &Environment)
         leaving: false,
     };
     let membership = tokio::spawn(Membership { service: gangs.clone(), member }.keep(settings.scheduler.clone()));
-    let ended = start_executor_process(Arc::new(config)).await;
+    let ended = tokio::select! {
+        ended = start_executor_process(Arc::new(config)) => {
+            ended.map_err(|error| Error::Cluster(format!("the executor: {error}")))
+        }
+        reason = line.broken() => Err(reason),
+        () = told_to_end_early(&line) => Ok(()),
+    };
     // Told to end: ranks save what they have done before the process goes.
     gangs.leave();
     let begun = Instant::now();
@@ -88,7 +99,20 @@ pub async fn run_executor(settings: ExecutorSettings, environment: &Environment)
         tokio::time::sleep(LOOK_EVERY).await;
     }
     membership.abort();
-    ended.map_err(|error| Error::Cluster(format!("the executor: {error}")))
+    ended
+}
+
+/// Waits for a signal before the scheduler knows of the executor; later ones are heard by upstream.
+async fn told_to_end_early(line: &Line) {
+    let mut terminate = signal(SignalKind::terminate()).ok();
+    let mut interrupt = signal(SignalKind::interrupt()).ok();
+    tokio::select! {
+        () = heard(&mut terminate) => {}
+        () = heard(&mut interrupt) => {}
+    }
+    if line.is_registered() {
+        std::future::pending().await
+    }
 }
 
 /// Tells the scheduler every second that this executor takes ranks, or that it takes no more.
@@ -128,24 +152,11 @@ async fn heard(signal: &mut Option<Signal>) {
     }
 }
 
-/// Upstream waits, too, but for ever.
-async fn wait_for(scheduler: &ClusterAddress) -> Result<()> {
-    let begun = Instant::now();
-    loop {
-        match TcpStream::connect((scheduler.host(), scheduler.port())).await {
-            Ok(_) => return Ok(()),
-            Err(error) if begun.elapsed() > SCHEDULER_WAIT => {
-                return Err(Error::Cluster(format!("the scheduler at {scheduler} cannot be reached: {error}")));
-            }
-            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
-        }
-    }
-}
-
 fn config(
     settings: &ExecutorSettings,
     environment: &Environment,
     directory: &TemporaryDirectory,
+    line: &Line,
 ) -> Result<ExecutorProcessConfig> {
     let message_bytes = u32::try_from(MESSAGE_BYTES_MAX).expect("the largest message is told in 32 bits");
     let (port, grpc_port) = ports(settings)?;
@@ -160,8 +171,9 @@ fn config(
         external_host: Some(settings.advertise.clone()),
         port,
         grpc_port,
-        scheduler_host: settings.scheduler.host().to_string(),
-        scheduler_port: settings.scheduler.port(),
+        scheduler_host: "127.0.0.1".to_string(),
+        scheduler_port: line.port(),
+        override_create_grpc_client_endpoint: Some(line.endpoints()),
         vcores: settings.cores,
         task_scheduling_policy: TaskSchedulingPolicy::PushStaged,
         work_dir: Some(directory.path().join("shuffle").to_string_lossy().into_owned()),

@@ -1,8 +1,9 @@
 //! A job's history on disk: one JSON object a line, appended and flushed before it counts. A line that a crash has cut
-//! short is the last one, and did not count.
+//! short did not count. A history that holds anything else is damaged: the job is listed as that, and is not run again,
+//! since nobody knows what it has done.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,15 @@ struct Line {
     entry: Entry,
 }
 
+/// What is known of a job.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// What happened, and when, in milliseconds since 1970.
+    pub(super) entries: Vec<(u64, Entry)>,
+    /// What is wrong with the file.
+    pub(super) damage: Option<String>,
+}
+
 /// The history of one job. Its file is open while the job runs: a scheduler knows more jobs than a process may have files
 /// open.
 pub(super) struct Journal {
@@ -70,17 +80,19 @@ impl Journal {
         Ok(file)
     }
 
-    /// The histories below a directory, in the order of their ids.
-    pub(super) fn all(directory: &Path) -> Result<Vec<(String, JobRequest, Journal)>> {
+    /// The histories below a directory, in the order of their ids; of those whose request is damaged what is wrong.
+    pub(super) fn all(directory: &Path) -> Result<Vec<(String, std::result::Result<JobRequest, String>, Journal)>> {
         fs::create_dir_all(directory).map_err(|error| failed(directory, "cannot be made", &error))?;
         let entries = fs::read_dir(directory).map_err(|error| failed(directory, "cannot be read", &error))?;
         let mut all = Vec::new();
         for entry in entries.flatten() {
             let request = entry.path().join(REQUEST);
-            // A job whose request was never written whole was never accepted.
-            let Ok(bytes) = fs::read(&request) else { continue };
-            let parsed = serde_json::from_slice(&bytes);
-            let parsed = parsed.map_err(|error| failed(&request, "is damaged", &error.into()))?;
+            let parsed = match fs::read(&request) {
+                Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| wrong(&request, &error)),
+                // A job whose request was never written whole was never accepted.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+                Err(error) => Err(wrong(&request, &error)),
+            };
             let id = entry.file_name().to_string_lossy().into_owned();
             all.push((id, parsed, Journal { path: entry.path().join(EVENTS), file: None }));
         }
@@ -109,32 +121,41 @@ impl Journal {
         failed(&self.path, "cannot be written", error)
     }
 
-    /// All of it.
-    pub(super) fn entries(&self) -> Result<Vec<(u64, Entry)>> {
-        let file = match File::open(&self.path) {
+    /// All of it that can be read.
+    pub(super) fn history(&self) -> History {
+        let bytes = match fs::read(&self.path) {
             // The scheduler ended between taking the job in and its first entry.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            file => file.map_err(|error| failed(&self.path, "cannot be read", &error))?,
+            Err(error) if error.kind() == ErrorKind::NotFound => return History::default(),
+            Err(error) => return History { entries: Vec::new(), damage: Some(wrong(&self.path, &error)) },
+            Ok(bytes) => bytes,
         };
-        let mut entries = Vec::new();
-        for line in BufReader::new(file).lines() {
-            let line = line.map_err(|error| failed(&self.path, "cannot be read", &error))?;
-            if let Ok(Line { at_ms, entry }) = serde_json::from_str(&line) {
-                entries.push((at_ms, entry));
+        let mut history = History::default();
+        for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+            match serde_json::from_slice(line) {
+                Ok(Line { at_ms, entry }) => history.entries.push((at_ms, entry)),
+                // It was cut short, or is the nothing behind the last line's end.
+                Err(error) if error.is_eof() => {}
+                Err(error) => {
+                    history.damage.get_or_insert_with(|| format!("{}, line {number}", wrong(&self.path, &error)));
+                }
             }
         }
-        Ok(entries)
+        history
     }
 
     /// The log's lines after the first `after`.
-    pub(super) fn log(&self, after: u64) -> Result<Vec<LogLine>> {
-        let lines = self.entries()?.into_iter().filter_map(|(at_ms, entry)| match entry {
+    pub(super) fn log(&self, after: u64) -> Vec<LogLine> {
+        let lines = self.history().entries.into_iter().filter_map(|(at_ms, entry)| match entry {
             Entry::Log { stream, text } => Some((at_ms, stream, text)),
             _ => None,
         });
         let numbered = (1..).zip(lines).filter(|(number, _)| *number > after);
-        Ok(numbered.map(|(number, (at_ms, stream, text))| LogLine { number, at_ms, stream, text }).collect())
+        numbered.map(|(number, (at_ms, stream, text))| LogLine { number, at_ms, stream, text }).collect()
     }
+}
+
+fn wrong(path: &Path, error: &dyn std::fmt::Display) -> String {
+    format!("{} is damaged: {error}", path.display())
 }
 
 fn failed(path: &Path, what: &str, error: &std::io::Error) -> Error {
@@ -158,20 +179,41 @@ mod tests {
         drop(journal);
         let mut all = Journal::all(directory.path()).unwrap();
         let (id, read, mut journal) = all.remove(0);
-        assert_eq!((id.as_str(), &read), ("j1", &request));
-        assert_eq!(journal.entries().unwrap(), [(1, Entry::Submitted)]);
+        assert_eq!((id.as_str(), &read), ("j1", &Ok(request)));
+        let history = journal.history();
+        assert_eq!((history.entries, history.damage), (vec![(1, Entry::Submitted)], None));
         journal.append(3, &Entry::Log { stream: LogStream::Result, text: "a\nb".into() }).unwrap();
-        let log = journal.log(0).unwrap();
+        let log = journal.log(0);
         assert_eq!((log.len(), log[0].number, log[0].text.as_str()), (1, 1, "a\nb"));
-        assert!(journal.log(1).unwrap().is_empty());
+        assert!(journal.log(1).is_empty());
+        // The line that was cut short lies between two whole ones now, and still is no damage.
+        assert_eq!(journal.history().damage, None);
     }
 
     #[test]
-    fn a_damaged_request_names_its_file() {
+    fn damage_names_its_file_and_keeps_nothing_else_from_being_read() {
         let directory = tempfile::tempdir().unwrap();
-        fs::create_dir(directory.path().join("j1")).unwrap();
+        let request = JobRequest { script: "SELECT 1".into(), ..JobRequest::default() };
+        for id in ["j1", "j2", "j3"] {
+            Journal::create(directory.path(), id, &request).unwrap().append(1, &Entry::Submitted).unwrap();
+        }
         fs::write(directory.path().join("j1/request.json"), "{").unwrap();
-        let error = Journal::all(directory.path()).err().expect("the request is damaged").to_string();
-        assert!(error.contains("j1/request.json is damaged"), "{error}");
+        let events = directory.path().join("j2/events.jsonl");
+        for damage in [&b"\xff\xfe\n"[..], b"{\"at_ms\": 1, \"event\": \"done\", 7}\n", b"\0\0\0\0"] {
+            let whole = fs::read(&events).unwrap();
+            fs::write(&events, [&whole, damage].concat()).unwrap();
+            let all = Journal::all(directory.path()).unwrap();
+            let [(_, first, _), (_, second, journal), (_, third, whole_journal)] = &all[..] else {
+                panic!("three jobs")
+            };
+            assert!(first.as_ref().unwrap_err().contains("j1/request.json is damaged"), "{first:?}");
+            assert_eq!((second, third), (&Ok(request.clone()), &Ok(request.clone())));
+            let history = journal.history();
+            assert_eq!(history.entries, [(1, Entry::Submitted)]);
+            let damage = history.damage.unwrap();
+            assert!(damage.contains("j2/events.jsonl is damaged") && damage.ends_with("line 2"), "{damage}");
+            assert_eq!(whole_journal.history().damage, None);
+            fs::write(&events, whole).unwrap();
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ballista_core::JobId;
 use ballista_core::config::TaskSchedulingPolicy;
@@ -25,6 +25,8 @@ use super::api::{Disturbance, ExecutorInfo};
 use super::cores::{Cores, CountedCores, lasting};
 use super::environment::{Environment, default_config};
 use super::lending::Lending;
+use super::presence::Presence;
+use super::reception::Reception;
 use super::{LOST_AFTER, MESSAGE_BYTES_MAX, RESULT_LIFETIME};
 use crate::error::{Error, Result};
 use crate::gang::LeaseOffice;
@@ -55,6 +57,7 @@ pub struct Scheduler {
     plans: Arc<dyn JobState>,
     leases: LeaseOffice,
     departures: Arc<AtomicU64>,
+    presence: Arc<Presence>,
 }
 
 impl Scheduler {
@@ -65,13 +68,15 @@ impl Scheduler {
     pub async fn start(settings: &SchedulerSettings, environment: &Environment) -> Result<Self> {
         let config = Arc::new(config(settings, environment)?);
         let upstream = BallistaCluster::new_from_config(&config).await.map_err(unusable)?;
-        let cores = Arc::new(CountedCores::new(upstream.cluster_state()));
+        let presence = Arc::new(Presence::new(upstream.cluster_state()));
+        let cores = Arc::new(CountedCores::new(Arc::clone(&presence) as Arc<dyn ClusterState>));
         let leases = LeaseOffice::default();
         let lending = Lending::new(Arc::clone(&cores) as Arc<dyn ClusterState>, leases.clone());
         let (departures, plans) = (lending.departures(), upstream.job_state());
         let cluster = BallistaCluster::new(Arc::new(lending), Arc::clone(&plans));
         let server = create_scheduler(cluster, config).await.map_err(unusable)?;
-        let scheduler = Scheduler { server, plans, leases, departures };
+        tokio::spawn(Arc::clone(&presence).watch());
+        let scheduler = Scheduler { server, plans, leases, departures, presence };
         tokio::spawn(scheduler.clone().give_cores_back(cores));
         Ok(scheduler)
     }
@@ -132,7 +137,7 @@ impl Scheduler {
 
     /// The services that drivers and executors call.
     pub fn routes(&self) -> Routes {
-        let service = SchedulerGrpcServer::new(self.server.clone())
+        let service = SchedulerGrpcServer::new(Reception::new(self.server.clone()))
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let mut routes = RoutesBuilder::default();
@@ -146,14 +151,14 @@ impl Scheduler {
     /// None today; the state that is asked may be elsewhere one day.
     pub async fn executors(&self) -> Result<Vec<ExecutorInfo>> {
         let states = self.server.state.executor_manager.get_executors_state().await.map_err(unusable)?;
-        let now = now_seconds();
         let mut executors: Vec<ExecutorInfo> = (states.into_iter())
-            .map(|(metadata, seen, _)| ExecutorInfo {
+            .filter_map(|(metadata, ..)| Some((self.presence.silence(&metadata.id)?, metadata)))
+            .map(|(silence, metadata)| ExecutorInfo {
                 id: metadata.id,
                 host: metadata.host,
                 port: metadata.port,
                 cores: metadata.specification.vcores,
-                last_seen_seconds: seen.map_or(0, |seen| now.saturating_sub(seen.as_secs())),
+                last_seen_seconds: silence.as_secs(),
             })
             .filter(|executor| executor.last_seen_seconds <= LOST_AFTER.as_secs())
             .collect();
@@ -171,11 +176,6 @@ fn attempts(stage: &ExecutionStage) -> usize {
         ExecutionStage::Successful(stage) => stage.stage_attempt_num,
         ExecutionStage::Failed(stage) => stage.stage_attempt_num,
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "heartbeats are told in the clock's time")]
-fn now_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn config(settings: &SchedulerSettings, environment: &Environment) -> Result<SchedulerConfig> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use ballista_core::extension::SessionConfigHelperExt;
@@ -38,6 +38,9 @@ use crate::session::Session;
 const ASK_EVERY: Duration = Duration::from_millis(300);
 /// How often a plan is given to the cluster when it was shaken or its result is lost.
 const TRIES: usize = 5;
+/// How long a session waits for the first executor, and how often it looks.
+const EXECUTORS_WAIT: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Why an attempt does not count, and how many such ones there may be.
 const LOST: &str = "an executor was lost or left";
 const LOSSES: usize = 2;
@@ -53,15 +56,22 @@ pub struct ClusterRunner {
 }
 
 impl ClusterRunner {
-    /// Looks at the cluster: its living cores tell how many partitions plans have.
+    /// Looks at the cluster: its living cores tell how many partitions plans have. A cluster that has just started is
+    /// waited for.
     ///
     /// # Errors
-    /// [`Error::Cluster`] when the scheduler cannot be reached or has no executors.
+    /// [`Error::Cluster`] when the scheduler cannot be reached or has no executors for a minute.
     pub async fn connect(client: ClusterClient, environment: Environment) -> Result<Self> {
-        let (executors, ()) = tokio::try_join!(client.executors(), client.connect())?;
+        let begun = Instant::now();
+        let (mut executors, ()) = tokio::try_join!(client.executors(), client.connect())?;
+        while executors.is_empty() && begun.elapsed() < EXECUTORS_WAIT {
+            tokio::time::sleep(LOOK_EVERY).await;
+            executors = client.executors().await?;
+        }
         let cores = executors.iter().map(|executor| executor.cores as usize).sum();
         if cores == 0 {
-            return Err(Error::Cluster(format!("the scheduler at {} has no executors", client.address())));
+            let (address, seconds) = (client.address(), begun.elapsed().as_secs());
+            return Err(Error::Cluster(format!("the scheduler at {address} has no executors, for {seconds} s")));
         }
         Ok(ClusterRunner { client, environment, cores })
     }
