@@ -203,6 +203,7 @@ files! {
     ml_defaults: "ml/defaults.slt",
     ml_label_in_transform: "ml/label_in_transform.slt",
     ml_offsets: "ml/offsets.slt",
+    ml_properties: "ml/properties.slt",
     ml_publication: "ml/publication.slt",
     ml_transform_sql: "ml/transform_sql.slt",
     ml_unscaled: "ml/unscaled.slt",
