@@ -1,9 +1,10 @@
 //! Constants among the columns of grouping sets. Where a set leaves such a column out it is NULL; the query engine takes it for
-//! the constant all the same, and drops a sort by it (DataFusion 55.2). So its values go through a function that nobody looks
-//! into.
+//! the constant all the same, and drops a sort by it (DataFusion 55.2). So its values go through a function that depends on the
+//! number of the set.
 
 use std::sync::Arc;
 
+use datafusion::common::Column;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
@@ -36,10 +37,11 @@ fn opaque(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     if !constants.contains(&true) {
         return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
     }
+    let set = Expr::Column(Column::from_name(Aggregate::INTERNAL_GROUPING_ID));
     let columns = aggregate.schema.iter().enumerate().map(|(index, (table, field))| {
         let column = Expr::Column((table, field).into());
         match constants.get(index) {
-            Some(true) => named_value::kept(column).alias_qualified(table.cloned(), field.name()),
+            Some(true) => named_value::kept(column, set.clone()).alias_qualified(table.cloned(), field.name()),
             _ => column,
         }
     });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{
     DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Field, FieldRef, Float64Type, Int64Type,
-    UInt64Type,
+    UInt64Type, i256,
 };
 use datafusion::common::types::{
     NativeType, logical_float64, logical_int8, logical_int16, logical_int32, logical_int64, logical_uint8,
@@ -22,7 +22,7 @@ use datafusion::logical_expr::{
 };
 
 use super::sum::{Fitting, distinct_fields, is_ours};
-use super::totals::{DistinctTotal, GroupTotals, Number, Outcome, Summand, Total, Wide, travels_as};
+use super::totals::{DistinctTotal, GroupTotals, Number, Outcome, Summand, Total, Wide, Widened, travels_as};
 
 /// See the module.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -102,7 +102,7 @@ impl AggregateUDFImpl for Avg {
             (false, _) => self.upstream.state_fields(args),
             (true, true) => distinct_fields(&args).map_or_else(|| self.upstream.state_fields(args), Ok),
             (true, false) => Ok(vec![
-                Arc::new(Field::new(format_state_name(args.name, "sum"), travels_as(averaged), true)),
+                Arc::new(Field::new(format_state_name(args.name, "sum"), travels_as(&added_as(averaged)), true)),
                 Arc::new(Field::new(format_state_name(args.name, "count"), DataType::UInt64, true)),
             ]),
         }
@@ -173,6 +173,32 @@ impl<S: Fitting> Outcome<S> for RoundedMean {
     }
 }
 
+impl RoundedMean {
+    fn of(args: &AccumulatorArgs) -> Self {
+        let more = scale(args.return_type()) - scale(args.expr_fields[0].data_type());
+        RoundedMean { digits: u32::try_from(more).unwrap_or(0), data_type: args.return_type().clone() }
+    }
+}
+
+/// The average of what was added up in 256 bits, in 128.
+#[derive(Debug, Clone)]
+struct Narrowed(RoundedMean);
+
+impl Outcome<Decimal256Type> for Narrowed {
+    type Result = Decimal128Type;
+
+    const COUNTS: bool = true;
+
+    fn result(&self, total: i256, count: u64) -> Option<i128> {
+        let mean = total.quotient(count, self.0.digits)?.to_i128()?;
+        Decimal128Type::fitting(mean, &self.0.data_type)
+    }
+
+    fn data_type(&self) -> &DataType {
+        &self.0.data_type
+    }
+}
+
 /// What an average of values of a kind is.
 trait Averaged: Summand + Sized {
     type Mean: Outcome<Self>;
@@ -202,14 +228,21 @@ macro_rules! averaged_decimals {
             type Mean = RoundedMean;
 
             fn mean(args: &AccumulatorArgs) -> RoundedMean {
-                let more = scale(args.return_type()) - scale(args.expr_fields[0].data_type());
-                RoundedMean { digits: u32::try_from(more).unwrap_or(0), data_type: args.return_type().clone() }
+                RoundedMean::of(args)
             }
         })*
     };
 }
 
 averaged_decimals!(Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type);
+
+/// The type in which values are added up: 10^9 of the widest DECIMAL(25) fit into 128 bits.
+fn added_as(averaged: &DataType) -> DataType {
+    match averaged {
+        DataType::Decimal128(precision, scale) if *precision > 25 => DataType::Decimal256(76, *scale),
+        other => other.clone(),
+    }
+}
 
 fn scale(data_type: &DataType) -> i8 {
     match data_type {
@@ -225,10 +258,22 @@ fn single<S: Averaged>(args: &AccumulatorArgs) -> Result<Box<dyn Accumulator>>
 where
     S::Wide: Summand<Wide = S::Wide>,
 {
+    let averaged = args.expr_fields[0].data_type();
+    let wide = added_as(averaged);
+    if wide != *averaged {
+        let total = Total::<Decimal256Type, Narrowed>::new(Narrowed(RoundedMean::of(args)), args.name, &wide);
+        return Ok(Box::new(Widened::new(total, wide)));
+    }
     Ok(Box::new(Total::<S, S::Mean>::new(S::mean(args), args.name, args.expr_fields[0].data_type())))
 }
 
 fn groups<S: Averaged>(args: &AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+    let averaged = args.expr_fields[0].data_type();
+    let wide = added_as(averaged);
+    if wide != *averaged {
+        let totals = GroupTotals::<Decimal256Type, Narrowed>::new(Narrowed(RoundedMean::of(args)), args.name, &wide);
+        return Ok(Box::new(Widened::new(totals, wide)));
+    }
     Ok(Box::new(GroupTotals::<S, S::Mean>::new(S::mean(args), args.name, args.expr_fields[0].data_type())))
 }
 

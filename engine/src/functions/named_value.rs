@@ -1,5 +1,5 @@
 //! `gm_named(value, text)`: the value, in an expression of a name of its own. It goes away once the statement is planned.
-//! `gm_kept(value)`: the value, in an expression that the optimizer leaves as it is and knows nothing of.
+//! `gm_kept(value, other)`: the value, in an expression that depends on another column for whoever looks at it.
 
 use std::sync::{Arc, LazyLock};
 
@@ -19,13 +19,13 @@ pub(crate) fn functions() -> [Arc<ScalarUDF>; 2] {
     [Arc::new(ScalarUDF::from(named)), Arc::clone(&KEPT)]
 }
 
-/// The value as one that may be any.
-pub(crate) fn kept(value: Expr) -> Expr {
-    KEPT.call(vec![value])
+/// The value as one that may change with the other.
+pub(crate) fn kept(value: Expr, other: Expr) -> Expr {
+    KEPT.call(vec![value, other])
 }
 
 static KEPT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
-    let kept = KeptValue { signature: Signature::any(1, Volatility::Volatile) };
+    let kept = KeptValue { signature: Signature::any(2, Volatility::Immutable) };
     Arc::new(ScalarUDF::from(kept))
 });
 
@@ -83,8 +83,8 @@ impl ScalarUDFImpl for KeptValue {
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         match types {
-            [value] => Ok(value.clone()),
-            _ => plan_err!("gm_kept takes a value"),
+            [value, _] => Ok(value.clone()),
+            _ => plan_err!("gm_kept takes a value and another"),
         }
     }
 

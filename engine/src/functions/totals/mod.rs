@@ -7,6 +7,7 @@
 mod distinct;
 mod groups;
 mod single;
+mod widened;
 
 use datafusion::arrow::array::{Array, ArrowPrimitiveType, PrimitiveArray};
 use datafusion::arrow::datatypes::{
@@ -17,6 +18,7 @@ use datafusion::error::{DataFusionError, Result};
 pub(super) use distinct::DistinctTotal;
 pub(super) use groups::GroupTotals;
 pub(super) use single::Total;
+pub(super) use widened::Widened;
 
 use super::{checked, sql_type};
 
